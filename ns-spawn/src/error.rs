@@ -1,0 +1,86 @@
+//! What can go wrong, in words: the only place that words a failure.
+
+use nix::errno::Errno;
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// The tool itself failed. As in env(1), nice(1) and chroot(1): 2, which clap uses, may be COMMAND's own status.
+pub(crate) const FAILED: u8 = 125;
+
+/// One failure: what was attempted, why it was refused, what may help.
+#[derive(Debug)]
+pub(crate) struct Error {
+    attempt: String,
+    cause: Option<io::Error>,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Error {
+    /// A refusal of our own, with no errno behind it.
+    pub(crate) fn new(attempt: impl Into<String>) -> Self {
+        Self { attempt: attempt.into(), cause: None, hint: None, code: FAILED }
+    }
+
+    /// Add advice, only where a look has shown that it applies.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Add advice, only where the errno shows that it applies.
+    pub(crate) fn hint_on(self, errno: Errno, hint: impl Into<String>) -> Self {
+        if self.errno() == Some(errno) { self.hint(hint) } else { self }
+    }
+
+    /// The kernel's reason, if it was the kernel that refused.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        self.cause.as_ref().and_then(io::Error::raw_os_error).map(Errno::from_raw)
+    }
+
+    /// Tell the user, and say which status the process ends with.
+    pub(crate) fn report(self) -> ExitCode {
+        drop(writeln!(io::stderr(), "ns-spawn: {self}")); // nobody left to tell
+        ExitCode::from(self.code)
+    }
+}
+
+/// Clap's text under our name: among four tools, a bare "error:" does not say whose it is.
+pub(crate) fn usage(err: &clap::Error) -> ExitCode {
+    if !err.use_stderr() {
+        drop(err.print()); // --help or --version
+        return ExitCode::SUCCESS;
+    }
+    let text = err.render().to_string();
+    drop(write!(io::stderr(), "ns-spawn: {}", text.strip_prefix("error: ").unwrap_or(&text)));
+    ExitCode::from(FAILED)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.attempt)?;
+        match self.cause.as_ref().map(|err| (err, err.raw_os_error())) {
+            Some((_, Some(raw))) => {
+                let errno = Errno::from_raw(raw);
+                write!(f, ": {} ({errno:?})", errno.desc())?;
+            }
+            Some((err, None)) => write!(f, ": {err}")?,
+            None => {}
+        }
+        self.hint.iter().try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+    }
+}
+
+/// Say what a failing call was for. There is no `From<io::Error>`: `?` alone does not compile.
+pub(crate) trait Attempt<T> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|err| Error { cause: Some(err.into()), ..Error::new(what()) })
+    }
+}

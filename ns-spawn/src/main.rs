@@ -1,0 +1,3 @@
+//! Run a command in new namespaces, on its own root directory.
+
+fn main() {}

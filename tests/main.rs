@@ -1,0 +1,12 @@
+//! The four tools from outside: the built binaries, whole outputs, real kernels.
+//!
+//! One test binary, so that fixtures are made once. `BIN_DIR` says where the tools are (else: where cargo
+//! built them); `MUST_RUN=1`, as in CI, turns a skipped test into a failed one.
+
+#[macro_use]
+mod support;
+
+mod cgroup_apply;
+mod netns_setup;
+mod ns_spawn;
+mod rootfs_fetch;

@@ -1,0 +1,1 @@
+//! netns-setup from outside.

@@ -1,0 +1,1 @@
+//! ns-spawn from outside.
