@@ -1,5 +1,6 @@
 //! What can go wrong, in words: the only place that words a failure.
 
+use crate::sys::Page;
 use nix::errno::Errno;
 use std::{
     fmt,
@@ -8,7 +9,13 @@ use std::{
 };
 
 /// The tool itself failed. As in env(1), nice(1) and chroot(1): 2, which clap uses, may be COMMAND's own status.
-pub(crate) const FAILED: u8 = 125;
+const FAILED: u8 = 125;
+
+/// COMMAND was found but cannot be run.
+pub(crate) const CANNOT_RUN: u8 = 126;
+
+/// COMMAND was not found.
+pub(crate) const NOT_FOUND: u8 = 127;
 
 /// One failure: what was attempted, why it was refused, what may help.
 #[derive(Debug)]
@@ -39,6 +46,24 @@ impl Error {
     /// The kernel's reason, if it was the kernel that refused.
     pub(crate) fn errno(&self) -> Option<Errno> {
         self.cause.as_ref().and_then(io::Error::raw_os_error).map(Errno::from_raw)
+    }
+
+    /// End with `code` instead of 125.
+    pub(crate) fn status(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Leave it where the supervisor finds it: the child does not print.
+    pub(crate) fn leave_on(&self, page: &Page) {
+        let errno = self.errno().map_or(0, |errno| errno as i32);
+        page.failed(&self.attempt, errno, self.hint.as_deref().unwrap_or(""), self.code);
+    }
+
+    /// The one that the child left.
+    pub(crate) fn found(attempt: String, errno: i32, hint: String, code: u8) -> Self {
+        let cause = (errno != 0).then(|| io::Error::from_raw_os_error(errno));
+        Self { attempt, cause, hint: Some(hint).filter(|hint| !hint.is_empty()), code }
     }
 
     /// Tell the user, and say which status the process ends with.

@@ -1,0 +1,324 @@
+//! Process 1 of the container: sets it up, starts COMMAND, reaps, ends.
+
+use crate::{
+    error::{Attempt as _, Error},
+    mounts::{
+        self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC, READ_ONLY_PROC,
+        SYS,
+    },
+    netns,
+    plan::{Plan, quote},
+    rootfs::{attach_root, mount_point, switch_root},
+    security,
+    sys::{self, Page, Side},
+    terminal::{Attached, Pty, Terminal},
+};
+use nix::{libc, mount::MsFlags, sys::signal::SigSet};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd as _, OwnedFd},
+    process::{
+        DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior,
+        set_parent_process_death_signal, wait,
+    },
+    thread::{CapabilitySet, set_name},
+};
+use std::{io::Write as _, os::unix::net::UnixStream};
+
+/// What the supervisor opened before the clone, for init to use.
+pub(crate) struct Given {
+    /// The rootfs's mount, detached.
+    pub(crate) tree: OwnedFd,
+    /// The host's device nodes, detached.
+    pub(crate) devices: Vec<OwnedFd>,
+    /// The files of /etc/netns/NAME, detached.
+    pub(crate) etc_files: Vec<OwnedFd>,
+    /// Becomes readable when the supervisor ends.
+    pub(crate) supervisor: OwnedFd,
+    /// Takes the pty's master to the supervisor.
+    pub(crate) channel: Option<UnixStream>,
+    /// The signal mask that ns-spawn was started with.
+    pub(crate) mask: SigSet,
+}
+
+/// One step from the fresh namespaces to a container. Plans hold them in the order in which they are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    JoinNetns,
+    RaiseLoopback,
+    MakePrivate,
+    AttachRoot,
+    BindEtcFiles,
+    MakeReadOnly,
+    MountProc,
+    MountSys,
+    MountDev,
+    MaskPaths,
+    SetHostname,
+    SwitchRoot,
+}
+
+/// The places found on the way.
+struct Places {
+    given: Given,
+    proc: Option<OwnedFd>,
+    sys: Option<OwnedFd>,
+    dev: Option<OwnedFd>,
+    pty: Option<Pty>,
+}
+
+/// Be init. The supervisor learns how it ended from `page`.
+pub(crate) fn run(plan: &Plan, given: Given, page: &Page) -> ! {
+    let status = match start(plan, given, page) {
+        Ok(command) => reap(command, page),
+        Err(error) => {
+            error.leave_on(page);
+            1
+        }
+    };
+    sys::exit_now(status)
+}
+
+/// Set the container up and start COMMAND in it. The result is its PID.
+fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
+    die_with(&given.supervisor)?;
+    let mut places = Places { given, proc: None, sys: None, dev: None, pty: None };
+    for step in &plan.steps {
+        if plan.verbose {
+            tell(&step.shell(plan));
+        }
+        step.take(plan, &mut places)?;
+    }
+    if plan.verbose {
+        tell(&plan.command_lines());
+    }
+    let terminal = attach_terminal(plan, &mut places)?;
+    hide()?;
+    match sys::clone_process(0).attempt(|| "cannot fork".into())? {
+        Side::Child => {
+            let error = plan.command.run(&terminal, &places.given.mask);
+            error.leave_on(page);
+            sys::exit_now(1)
+        }
+        Side::Parent(command) => {
+            forget(places)?;
+            Ok(command)
+        }
+    }
+}
+
+/// Die with the supervisor, whatever kills it and whenever: before this call too.
+fn die_with(supervisor: &OwnedFd) -> Result<(), Error> {
+    let attempt = || "cannot arrange to die with the supervisor".to_owned();
+    set_parent_process_death_signal(Some(Signal::KILL)).attempt(attempt)?;
+    // Had it died before, the signal would never come; getppid(2) is 0 either way.
+    let mut ended = [PollFd::new(supervisor, PollFlags::IN)];
+    match poll(&mut ended, Some(&Timespec::default())).attempt(attempt)? {
+        0 => Ok(()),
+        _ => sys::exit_now(1), // nobody is left to tell
+    }
+}
+
+/// Hide from COMMAND what this process has of the host: CVE-2016-9962, CVE-2019-5736.
+fn hide() -> Result<(), Error> {
+    let attempt = || "cannot hide init".to_owned();
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).attempt(attempt)?;
+    set_name(c"ns-spawn: init").attempt(attempt)?;
+    sys::wipe_arguments();
+    Ok(())
+}
+
+/// Keep nothing but what reaping and passing signals on needs.
+fn forget(places: Places) -> Result<(), Error> {
+    // COMMAND alone decides how long its streams stay open; close_range closes what the places own.
+    std::mem::forget(places);
+    sys::close_from(0, false).attempt(|| "cannot close init's descriptors".into())?;
+    security::limit_capabilities(CapabilitySet::KILL)
+}
+
+/// Reap, and pass on to COMMAND what the supervisor sends, until COMMAND ends. The kernel then kills the rest.
+fn reap(command: i32, page: &Page) -> i32 {
+    loop {
+        let Ok(signal) = sys::wait_for_signal() else { continue }; // EINTR: stopped and continued
+        if signal.number == libc::SIGCHLD {
+            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+                if pid.as_raw_nonzero().get() == command {
+                    page.ended(status.as_raw());
+                    return 0;
+                }
+            }
+        } else if signal.sent && signal.sender == 0 {
+            // A sender of 0 is outside: the supervisor. What the container's own processes, or a terminal,
+            // send to process 1 is not for COMMAND. ESRCH: it ends just now.
+            sys::kill(command, signal.number).ok();
+        }
+    }
+}
+
+fn attach_terminal(plan: &Plan, places: &mut Places) -> Result<Attached, Error> {
+    match &plan.terminal {
+        Terminal::Own { stderr, .. } => {
+            let (Some(pty), Some(channel)) = (places.pty.take(), &places.given.channel) else {
+                return Err(Error::new("no pseudo-terminal was made"));
+            };
+            Ok(Attached::Own { slave: pty.hand_over(channel)?, stderr: *stderr })
+        }
+        Terminal::Inherited { handed_over } => {
+            Ok(Attached::Inherited { handed_over: *handed_over })
+        }
+        Terminal::None => Ok(Attached::None),
+    }
+}
+
+/// Print steps on standard error, as `bash -x` does.
+pub(crate) fn tell(lines: &[String]) {
+    for line in lines {
+        drop(writeln!(std::io::stderr(), "+ {line}")); // nobody left to tell
+    }
+}
+
+impl Step {
+    fn take(self, plan: &Plan, places: &mut Places) -> Result<(), Error> {
+        let tree = places.given.tree.as_fd();
+        match self {
+            Self::JoinNetns => plan.netns.iter().try_for_each(netns::Netns::join),
+            Self::RaiseLoopback => netns::raise_loopback(),
+            Self::MakePrivate => make_private(),
+            Self::AttachRoot => attach_root(tree),
+            Self::BindEtcFiles => plan
+                .netns
+                .iter()
+                .try_for_each(|netns| netns.attach_files(&places.given.etc_files, tree)),
+            Self::MakeReadOnly => make_read_only(places),
+            Self::MountProc => mount(&PROC, places).map(|mount| places.proc = Some(mount)),
+            Self::MountSys => mount(&SYS, places).map(|mount| places.sys = Some(mount)),
+            Self::MountDev => mount_dev(plan, places),
+            Self::MaskPaths => mask_paths(places),
+            Self::SetHostname => nix::unistd::sethostname(&plan.hostname)
+                .attempt(|| format!("cannot set the hostname '{}'", plan.hostname)),
+            Self::SwitchRoot => switch_root(tree),
+        }
+    }
+
+    /// The commands that would do the same.
+    pub(crate) fn shell(self, plan: &Plan) -> Vec<String> {
+        let root = quote(&plan.rootfs.shown().to_string());
+        match self {
+            // A part of the command line that begins it all: plan.rs.
+            Self::JoinNetns | Self::MakePrivate => vec![],
+            Self::RaiseLoopback => vec!["ip link set lo up".into()],
+            Self::AttachRoot => vec![
+                format!("mount --rbind {root} {root}"),
+                format!("mount -o remount,bind,nodev {root}"),
+            ],
+            Self::BindEtcFiles => plan
+                .netns
+                .iter()
+                .flat_map(netns::Netns::files)
+                .map(|(source, target)| {
+                    let source = quote(&source.to_string_lossy());
+                    format!("mount --bind {source} {root}{}", quote(&target.to_string_lossy()))
+                })
+                .collect(),
+            Self::MakeReadOnly => vec![format!("mount -o remount,bind,nodev,ro {root}")],
+            Self::MountProc => vec![PROC.shell(&format!("{root}/proc"))],
+            Self::MountSys => vec![SYS.shell(&format!("{root}/sys"))],
+            Self::MountDev => dev_lines(&root),
+            Self::MaskPaths => mask_lines(&root),
+            Self::SetHostname => vec![format!("hostname {}", quote(&plan.hostname))],
+            Self::SwitchRoot => {
+                vec![format!("cd {root}"), "pivot_root . .".into(), "umount --lazy .".into()]
+            }
+        }
+    }
+}
+
+/// Without this the mounts below would also appear on the host: systemd makes "/" shared.
+fn make_private() -> Result<(), Error> {
+    nix::mount::mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .attempt(|| "cannot make '/' private".into())
+}
+
+fn make_read_only(places: &Places) -> Result<(), Error> {
+    // The mount points first: they cannot be made any more afterwards.
+    for name in [PROC.target, SYS.target, DEV.target] {
+        mount_point(places.given.tree.as_fd(), name)?;
+    }
+    sys::set_mount_attributes(&places.given.tree, libc::MOUNT_ATTR_RDONLY, 0, true)
+        .attempt(|| "cannot make the root directory read-only".into())
+}
+
+fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Error> {
+    filesystem.mount(mount_point(places.given.tree.as_fd(), filesystem.target)?)
+}
+
+fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
+    let dev = mount(&DEV, places)?;
+    mounts::populate(dev.as_fd(), &places.given.devices)?;
+    let [pts, ..] = &BELOW_DEV;
+    let pts = pts.mount_in(dev.as_fd())?;
+    for filesystem in &BELOW_DEV[1..] {
+        filesystem.mount_in(dev.as_fd())?;
+    }
+    if let Terminal::Own { outer, .. } = &plan.terminal {
+        let pty = Pty::open(pts.as_fd(), outer.as_ref())?;
+        mounts::bind_console(dev.as_fd(), &pty.slave)?;
+        places.pty = Some(pty);
+    }
+    places.dev = Some(dev);
+    Ok(())
+}
+
+fn mask_paths(places: &Places) -> Result<(), Error> {
+    let (Some(proc), Some(sys), [null, ..]) =
+        (&places.proc, &places.sys, places.given.devices.as_slice())
+    else {
+        return Err(Error::new("there is no /proc to mask"));
+    };
+    let mut masks = Masks::new(null.as_fd());
+    MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), path))?;
+    MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), path))?;
+    masks.hide_thermal_throttle(sys.as_fd())?;
+    READ_ONLY_PROC.iter().try_for_each(|path| mounts::make_read_only(proc.as_fd(), path))
+}
+
+fn dev_lines(root: &str) -> Vec<String> {
+    let mut lines = vec![DEV.shell(&format!("{root}/dev"))];
+    for (name, _) in DEVICES {
+        lines.push(format!("touch {root}/dev/{name}"));
+        lines.push(format!("mount --bind /dev/{name} {root}/dev/{name}"));
+    }
+    lines.extend(LINKS.map(|(name, target)| format!("ln -s {target} {root}/dev/{name}")));
+    for filesystem in &BELOW_DEV {
+        lines.push(format!("mkdir {root}/dev/{}", filesystem.target));
+        lines.push(filesystem.shell(&format!("{root}/dev/{}", filesystem.target)));
+    }
+    lines
+}
+
+fn mask_lines(root: &str) -> Vec<String> {
+    let proc = MASKED_PROC.iter().map(|path| format!("{root}/proc/{path}"));
+    let sys = MASKED_SYS.iter().map(|path| format!("{root}/sys/{path}"));
+    let masked: Vec<_> = proc.chain(sys).collect();
+    let read_only: Vec<_> =
+        READ_ONLY_PROC.iter().map(|path| format!("{root}/proc/{path}")).collect();
+    vec![
+        format!(
+            "for p in {} {root}/sys/devices/system/cpu/cpu*/thermal_throttle; do \
+             if [ -d $p ]; then mount -t tmpfs -o ro,size=0 tmpfs $p; \
+             elif [ -e $p ]; then mount --bind /dev/null $p; fi; done",
+            masked.join(" ")
+        ),
+        format!(
+            "for p in {}; do if [ -e $p ]; then mount --bind $p $p; \
+             mount -o remount,bind,ro,nosuid,nodev,noexec $p; fi; done",
+            read_only.join(" ")
+        ),
+    ]
+}

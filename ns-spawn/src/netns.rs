@@ -1,0 +1,143 @@
+//! The network namespace to join, and the files that belong to it.
+
+use crate::{
+    error::{Attempt as _, Error},
+    rootfs::{Kind, attach, detached_copy, mount_point_within, needs_root},
+    sys,
+};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    sys::statfs::fstatfs,
+};
+use rustix::{
+    fd::{AsFd as _, BorrowedFd, OwnedFd},
+    fs::{CWD, Mode, OFlags, openat},
+    net::{AddressFamily, SocketFlags, SocketType, socket_with},
+};
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// A network namespace, opened.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    namespace: OwnedFd,
+    /// As the user gave it.
+    shown: String,
+    /// Where it was opened.
+    pub(crate) path: PathBuf,
+    /// The files of /etc/netns/NAME.
+    files: Vec<EtcFile>,
+}
+
+/// One file of /etc/netns/NAME, opened.
+#[derive(Debug)]
+struct EtcFile {
+    file: OwnedFd,
+    source: PathBuf,
+    target: PathBuf,
+    kind: Kind,
+}
+
+/// `struct statfs.f_type` of namespace files: `NSFS_MAGIC` in linux/magic.h.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+impl Netns {
+    /// Open the namespace that `given` names, as ip-netns(8) does, or a path if it has a '/' in it.
+    pub(crate) fn open(given: &OsStr) -> Result<Self, Error> {
+        let shown = given.to_string_lossy().into_owned();
+        let named = !given.as_encoded_bytes().contains(&b'/');
+        if named && matches!(given.as_encoded_bytes(), b"" | b"." | b"..") {
+            return Err(Error::new(format!("'{shown}' is no name of a network namespace")));
+        }
+        let path = if named { Path::new("/run/netns").join(given) } else { PathBuf::from(given) };
+        let makes_it =
+            format!("'netns-setup up {shown}' makes it; 'ip netns list' shows what exists");
+        let namespace = openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .attempt(|| format!("cannot open network namespace '{shown}'"))
+            .map_err(|err| if named { err.hint_on(Errno::ENOENT, makes_it) } else { err })?;
+        let filesystem = fstatfs(&namespace)
+            .attempt(|| format!("cannot look at network namespace '{shown}'"))?
+            .filesystem_type();
+        if filesystem.0 != NSFS_MAGIC {
+            let error =
+                Error::new(format!("'{}' is a file, not a network namespace", path.display()));
+            return Err(if named {
+                error.hint(format!("'netns-setup up {shown}' repairs it"))
+            } else {
+                error
+            });
+        }
+        let files =
+            if named { etc_files(&Path::new("/etc/netns").join(given))? } else { Vec::new() };
+        Ok(Self { namespace, shown, path, files })
+    }
+
+    /// Enter it.
+    pub(crate) fn join(&self) -> Result<(), Error> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNET)
+            .attempt(|| format!("cannot enter network namespace '{}'", self.shown))
+            .map_err(needs_root)
+            .map_err(|err| err.hint_on(Errno::EINVAL, "it is a namespace of another kind"))
+    }
+
+    /// Detached copies of its files' mounts, to be attached in the new mount namespace.
+    pub(crate) fn detach_files(&self) -> Result<Vec<OwnedFd>, Error> {
+        let detach = |file: &EtcFile| {
+            detached_copy(&file.file, false)
+                .attempt(|| format!("cannot bind '{}'", file.source.display()))
+        };
+        self.files.iter().map(detach).collect()
+    }
+
+    /// Attach those copies over the files of the same name in the rootfs's /etc.
+    pub(crate) fn attach_files(
+        &self,
+        copies: &[OwnedFd],
+        tree: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        for (file, copy) in self.files.iter().zip(copies) {
+            let target = mount_point_within(tree, &file.target, file.kind)?;
+            attach(copy, target).attempt(|| {
+                format!("cannot bind '{}' on '{}'", file.source.display(), file.target.display())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Pairs of source and target, for showing.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.files.iter().map(|file| (file.source.as_path(), file.target.as_path()))
+    }
+}
+
+fn etc_files(dir: &Path) -> Result<Vec<EtcFile>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) => return Err(err).attempt(|| format!("cannot read '{}'", dir.display())),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.attempt(|| format!("cannot read '{}'", dir.display()))?;
+        let source = entry.path();
+        let file = openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .attempt(|| format!("cannot open '{}'", source.display()))?;
+        let kind = if source.is_dir() { Kind::Directory } else { Kind::File };
+        let target = Path::new("/etc").join(entry.file_name());
+        files.push(EtcFile { file, source, target, kind });
+    }
+    files.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(files)
+}
+
+/// Bring up `lo` in the current network namespace.
+pub(crate) fn raise_loopback() -> Result<(), Error> {
+    let attempt = || "cannot bring up 'lo' in the new network namespace".to_owned();
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .attempt(attempt)?;
+    sys::raise_loopback(socket.as_fd()).attempt(attempt)
+}

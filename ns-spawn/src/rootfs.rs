@@ -1,0 +1,259 @@
+//! The root directory: opened once, looked into by descriptor only, attached, switched to.
+
+use crate::{
+    error::{Attempt as _, Error},
+    sys,
+};
+use nix::{
+    errno::Errno,
+    libc,
+    mount::{MntFlags, umount2},
+    unistd::pivot_root,
+};
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
+    io::Result as SysResult,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
+    process::fchdir,
+};
+use std::{
+    fs::File,
+    path::{Component, Path, PathBuf},
+};
+
+/// The directory that becomes '/', as it was when the plan was made.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a mount point has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Directory,
+    File,
+}
+
+impl Rootfs {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let shown = path.display();
+        let dir =
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .attempt(|| format!("cannot open root directory '{shown}'"))
+                .map_err(|err| {
+                    err.hint_on(Errno::ENOENT, format!("'rootfs-fetch {shown}' makes one"))
+                })?;
+        Ok(Self { dir, path: path.to_path_buf() })
+    }
+
+    /// The path as the user gave it.
+    pub(crate) fn shown(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    /// Open a regular file for reading. Links lead to where they would inside the rootfs.
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<File>, Error> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let shown = || format!("cannot open '{}/{path}'", self.shown());
+        let file = match openat2(&self.dir, path, flags, Mode::empty(), resolve) {
+            Ok(file) => file,
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(err) => return Err(err).attempt(shown).map_err(old_kernel),
+        };
+        let stat = fstat(&file).attempt(shown)?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok(regular.then(|| file.into()))
+    }
+
+    /// A copy of the directory's mount, and of all below it, attached nowhere yet.
+    pub(crate) fn detach(&self) -> Result<OwnedFd, Error> {
+        detached_copy(&self.dir, true)
+            .attempt(|| format!("cannot bind root directory '{}'", self.shown()))
+            .map_err(needs_root)
+            .map_err(old_kernel)
+    }
+}
+
+/// A detached copy of the mount at `at`; `recursive`: with those below it.
+///
+/// It has to be made before the mount namespace is: the kernel copies only mounts of the caller's own one.
+pub(crate) fn detached_copy(at: impl AsFd, recursive: bool) -> SysResult<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    open_tree(at, "", flags | recursive)
+}
+
+/// Attach the detached mount `mount` at `target`, a descriptor and not a path: nothing can be swapped in between.
+pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", empty)
+}
+
+/// Attach `tree` over this mount namespace's '/'.
+///
+/// There, since `pivot_root(2)` wants a mount point below the old root, and '/' is the one path that
+/// certainly leads to the same place in the new mount namespace as before.
+pub(crate) fn attach_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
+    sys::set_mount_attributes(tree, libc::MOUNT_ATTR_NODEV, 0, true)
+        .attempt(|| "cannot set the mount attributes of the root directory".into())
+        .map_err(old_kernel)?;
+    move_mount(tree, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .attempt(|| "cannot attach the root directory".into())
+}
+
+/// Make `tree`, attached before, the root directory of this mount namespace and let go of the old one.
+pub(crate) fn switch_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
+    fchdir(tree).attempt(|| "cannot enter the root directory".into())?;
+    // "." for both stacks the old root on the new one: no directory for it has to be made
+    // inside DIR, and so none can be left behind there.
+    pivot_root(".", ".").attempt(|| "cannot make DIR the root directory".into()).map_err(
+        |err| err.hint_on(Errno::EINVAL, "pivot_root(2) does not work from an initramfs"),
+    )?;
+    umount2(".", MntFlags::MNT_DETACH).attempt(|| "cannot detach the old root".into())
+}
+
+/// Open a directory that is to be mounted on, directly below `tree`, and make it when it is missing.
+///
+/// A link is refused: the mounts would land elsewhere (CVE-2019-19921, CVE-2026-41579).
+pub(crate) fn mount_point(tree: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat2(tree, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH)
+    };
+    let opened = match open() {
+        Err(rustix::io::Errno::NOENT) => {
+            mkdirat(tree, name, Mode::from_raw_mode(0o755)).and_then(|()| open())
+        }
+        other => other,
+    };
+    opened
+        .attempt(|| format!("cannot mount on '/{name}'"))
+        .map_err(|err| err.hint_on(Errno::ELOOP, "it must be a directory and is a symbolic link"))
+        .map_err(|err| err.hint_on(Errno::EROFS, format!("make the directory '{name}' in DIR")))
+        .map_err(old_kernel)
+}
+
+/// Open what `path` names inside `tree`, to be mounted on, and make it, with its parents, when it is missing.
+///
+/// Links lead to where they would inside: absolute ones too, and never out of `tree`.
+pub(crate) fn mount_point_within(
+    tree: BorrowedFd<'_>,
+    path: &Path,
+    kind: Kind,
+) -> Result<OwnedFd, Error> {
+    resolve_or_make(tree, path, kind, 0).attempt(|| format!("cannot mount on '{}'", path.display()))
+}
+
+/// As many links as the kernel follows: `path_resolution(7)`.
+const LINKS: u32 = 40;
+
+fn resolve_or_make(
+    tree: BorrowedFd<'_>,
+    path: &Path,
+    kind: Kind,
+    links: u32,
+) -> SysResult<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let look = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(tree, path, look, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::NOENT) if links < LINKS => {}
+        other => return other,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(rustix::io::Errno::INVAL);
+    };
+    let parent = resolve_or_make(tree, parent, Kind::Directory, links + 1)?;
+    match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+        // A link to nowhere: make what it points to. A relative one counts from where the link is.
+        Ok(target) => {
+            let target: &std::ffi::OsStr =
+                std::os::unix::ffi::OsStrExt::from_bytes(target.to_bytes());
+            let base = path.parent().unwrap_or(Path::new("/"));
+            return resolve_or_make(tree, &within(base, Path::new(target)), kind, links + 1);
+        }
+        Err(rustix::io::Errno::NOENT) => {}
+        Err(err) => return Err(err),
+    }
+    match kind {
+        Kind::Directory => mkdirat(&parent, name, Mode::from_raw_mode(0o755))?,
+        Kind::File => {
+            let make = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            drop(openat(&parent, name, make, Mode::from_raw_mode(0o644))?);
+        }
+    }
+    openat(&parent, name, look | OFlags::NOFOLLOW, Mode::empty())
+}
+
+/// `target` as seen from the directory `base`, with no `..` left and so nothing outside.
+fn within(base: &Path, target: &Path) -> PathBuf {
+    let mut parts = Vec::new();
+    for component in base.join(target).components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_owned()),
+            Component::ParentDir => drop(parts.pop()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Path::new("/").join(parts.iter().collect::<PathBuf>())
+}
+
+/// Add the hint for EPERM.
+pub(crate) fn needs_root(err: Error) -> Error {
+    err.hint_on(Errno::EPERM, "run as root, or with CAP_SYS_ADMIN")
+}
+
+/// Add the hint for a kernel without the calls that mounting by descriptor needs.
+pub(crate) fn old_kernel(err: Error) -> Error {
+    err.hint_on(Errno::ENOSYS, "ns-spawn needs Linux 5.12 or later")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        let cases = [
+            ("/etc", "../run/x", "/run/x"),
+            ("/etc", "/run/x", "/run/x"),
+            ("/etc", "x", "/etc/x"),
+            ("/", "../../../x", "/x"),
+            ("/a/b", "./../c", "/a/c"),
+        ];
+        for (base, target, expected) in cases {
+            assert_eq!(within(Path::new(base), Path::new(target)), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn a_missing_mount_point_is_made_where_its_link_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink(
+            "../run/systemd/resolv.conf",
+            dir.path().join("etc/resolv.conf"),
+        )
+        .unwrap();
+        std::os::unix::fs::symlink("/../../../elsewhere", dir.path().join("out")).unwrap();
+        let rootfs = Rootfs::open(dir.path()).unwrap();
+        let make = |path: &str, kind| mount_point_within(rootfs.dir.as_fd(), Path::new(path), kind);
+        make("/etc/resolv.conf", Kind::File).unwrap();
+        make("/out/new/dir", Kind::Directory).unwrap();
+        assert!(dir.path().join("run/systemd/resolv.conf").is_file());
+        assert!(dir.path().join("elsewhere/new/dir").is_dir());
+    }
+
+    #[test]
+    fn a_link_that_leads_to_itself_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+        let rootfs = Rootfs::open(dir.path()).unwrap();
+        let refused = mount_point_within(rootfs.dir.as_fd(), Path::new("/loop/x"), Kind::File);
+        assert_eq!(refused.unwrap_err().errno(), Some(Errno::ELOOP));
+    }
+}

@@ -1,0 +1,259 @@
+//! Raw kernel calls: what neither nix nor rustix offers as a safe function.
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+};
+use rustix::fd::{AsFd, AsRawFd as _};
+use std::{
+    ffi::CStr,
+    mem,
+    os::raw::c_char,
+    ptr,
+    sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering},
+};
+
+/// On which side of the clone one is.
+pub(crate) enum Side {
+    /// The caller, with the child's PID as the caller sees it.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// clone3(2) with the namespaces of `flags` (`CLONE_NEW*`) and a copy of the caller's memory, like fork(2).
+pub(crate) fn clone_process(flags: u64) -> Result<Side, Errno> {
+    // SAFETY: zero is a valid value of every field (no stack, no TLS: those of the caller, copied).
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.flags = flags;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: `args` is a valid clone_args of the size given. CLONE_VM is never passed, so the child runs on
+    // a copy of this stack; ns-spawn has one thread, so the child inherits no lock that another one holds.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, mem::size_of::<libc::clone_args>())
+    };
+    match i32::try_from(Errno::result(pid)?) {
+        Ok(0) | Err(_) => Ok(Side::Child),
+        Ok(pid) => Ok(Side::Parent(pid)),
+    }
+}
+
+/// End this process at once: no destructors, no buffers (they are the parent's).
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) is always safe to call.
+    unsafe { libc::_exit(status) }
+}
+
+/// Give `signal` its default action.
+pub(crate) fn reset_disposition(signal: Signal) -> Result<(), Errno> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed, so none can run at a wrong moment.
+    unsafe { sigaction(signal, &default) }.map(drop)
+}
+
+/// A signal that was waited for, and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Received {
+    /// Its number; real-time signals have no other name.
+    pub(crate) number: i32,
+    /// Sent by kill(2), and not made by the kernel, a terminal's driver for example.
+    pub(crate) sent: bool,
+    /// The sender as this PID namespace sees it; 0 when it is outside.
+    pub(crate) sender: i32,
+}
+
+/// Wait for one of the blocked signals: sigwaitinfo(2) on all of them.
+pub(crate) fn wait_for_signal() -> Result<Received, Errno> {
+    let all = SigSet::all();
+    // SAFETY: zero is a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: both point to values that live until the call returns.
+    let number = unsafe { libc::sigwaitinfo(all.as_ref(), &raw mut info) };
+    let number = Errno::result(number)?;
+    // SAFETY: si_pid is valid memory for any signal; it is meaningful only if `sent`.
+    let sender = unsafe { info.si_pid() };
+    Ok(Received { number, sent: info.si_code <= 0, sender })
+}
+
+/// kill(2) with a number, because real-time signals have no other name.
+pub(crate) fn kill(pid: i32, number: i32) -> Result<(), Errno> {
+    // SAFETY: kill(2) takes no pointers.
+    Errno::result(unsafe { libc::kill(pid, number) }).map(drop)
+}
+
+/// `close_range(2)`: let go of all descriptors from `first` on, at once or (`at_exec`) at the next exec.
+pub(crate) fn close_from(first: u32, at_exec: bool) -> Result<(), Errno> {
+    let flags = if at_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: takes no pointers. Descriptors owned by values of this process are closed only by init, which
+    // does not use or drop any of them afterwards (it ends in `exit_now`).
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+    Errno::result(closed).map(drop)
+}
+
+/// Set and clear attributes (`MOUNT_ATTR_*`) of the mount `fd`, and with `recursive` of all below it.
+pub(crate) fn set_mount_attributes(
+    fd: impl AsFd,
+    set: u64,
+    clear: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let attributes =
+        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string and `attributes` is of the size given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            &raw const attributes,
+            mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// `IFF_UP` has this value in the 16 bits that the request has for it: netdevice(7).
+const UP: i16 = 1;
+
+/// Bring up `lo` in the current network namespace (netdevice(7), `SIOCSIFFLAGS`).
+pub(crate) fn raise_loopback(socket: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags = UP;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq with a name and flags.
+    let done =
+        unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(done).map(drop)
+}
+
+/// Overwrite the argument and environment strings that /proc/PID/cmdline and environ show.
+///
+/// Afterwards neither `std::env::args` nor `std::env::var` may be used in this process.
+pub(crate) fn wipe_arguments() {
+    unsafe extern "C" {
+        static program_invocation_name: *mut c_char;
+        static environ: *const *mut c_char;
+    }
+    // SAFETY: both are set by the C library before main. The first points to argv[0]; the kernel lays
+    // the strings of argv and then those of the environment behind one another (execve(2), proc(5)).
+    let (first, mut variable) = unsafe { (program_invocation_name, environ) };
+    let mut end = first;
+    // SAFETY: `environ` is an array of C strings that ends in a null pointer; nothing in ns-spawn changes it.
+    while let Some(text) = unsafe { variable.as_ref() }.filter(|text| !text.is_null()) {
+        // SAFETY: as above, it is a C string.
+        let length = unsafe { CStr::from_ptr(*text) }.to_bytes().len();
+        // SAFETY: still inside the same string.
+        end = unsafe { text.add(length) };
+        // SAFETY: the array goes on at least to its null pointer.
+        variable = unsafe { variable.add(1) };
+    }
+    if first.is_null() || end <= first {
+        return; // no environment: the arguments alone are not worth a second way of counting
+    }
+    let length = end.addr() - first.addr();
+    // SAFETY: the area between belongs to this process and nothing of Rust's borrows it: `std::env` copies.
+    unsafe { ptr::write_bytes(first, 0, length) };
+}
+
+/// A page shared with the child, on which it leaves how things ended. No descriptor is needed for it, so
+/// none can be found in the container.
+pub(crate) struct Page(&'static Layout);
+
+/// Enough for every message, and one page with the rest.
+const TEXT: usize = 3 * 1024;
+
+#[repr(C)]
+struct Layout {
+    state: AtomicU32,
+    number: AtomicI32,
+    code: AtomicU32,
+    lengths: [AtomicU32; 2],
+    text: [AtomicU8; TEXT],
+}
+
+/// What stands on the page.
+pub(crate) enum Note {
+    /// Nothing: init was killed before it could write.
+    Nothing,
+    /// A step failed: attempt, errno (0: none), hint, exit status.
+    Failed { attempt: String, errno: i32, hint: String, code: u8 },
+    /// COMMAND ended, with this wait(2) status.
+    Ended(i32),
+}
+
+const FAILED: u32 = 1;
+const ENDED: u32 = 2;
+
+impl Page {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping, at an address of the kernel's choice.
+        let page = unsafe {
+            libc::mmap(ptr::null_mut(), mem::size_of::<Layout>(), protection, flags, -1, 0)
+        };
+        if page == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        // SAFETY: the mapping is page-aligned, large enough, never unmapped, and zero, which is a valid
+        // value of every field. All of them are atomics, as another process writes there.
+        Ok(Self(unsafe { &*page.cast::<Layout>() }))
+    }
+
+    /// Note that COMMAND ended with this wait(2) status, unless a failure stands there.
+    pub(crate) fn ended(&self, status: i32) {
+        if self.0.state.load(Ordering::Acquire) != FAILED {
+            self.0.number.store(status, Ordering::Relaxed);
+            self.0.state.store(ENDED, Ordering::Release);
+        }
+    }
+
+    /// Note a failure. Texts that do not fit are cut.
+    pub(crate) fn failed(&self, attempt: &str, errno: i32, hint: &str, code: u8) {
+        let attempt = &attempt.as_bytes()[..attempt.len().min(TEXT / 2)];
+        let hint = &hint.as_bytes()[..hint.len().min(TEXT / 2)];
+        for (cell, byte) in self.0.text.iter().zip(attempt.iter().chain(hint)) {
+            cell.store(*byte, Ordering::Relaxed);
+        }
+        for (cell, text) in self.0.lengths.iter().zip([attempt, hint]) {
+            cell.store(u32::try_from(text.len()).unwrap_or(0), Ordering::Relaxed);
+        }
+        self.0.number.store(errno, Ordering::Relaxed);
+        self.0.code.store(code.into(), Ordering::Relaxed);
+        self.0.state.store(FAILED, Ordering::Release);
+    }
+
+    /// What stands there.
+    pub(crate) fn read(&self) -> Note {
+        let state = self.0.state.load(Ordering::Acquire);
+        let number = self.0.number.load(Ordering::Relaxed);
+        match state {
+            FAILED => {
+                let [attempt, hint] = [0, 1].map(|field: usize| {
+                    usize::try_from(self.0.lengths[field].load(Ordering::Relaxed)).unwrap_or(0)
+                });
+                let text: Vec<u8> =
+                    self.0.text.iter().map(|cell| cell.load(Ordering::Relaxed)).collect();
+                let part = |from: usize, length: usize| {
+                    String::from_utf8_lossy(text.get(from..from + length).unwrap_or(&[]))
+                        .into_owned()
+                };
+                let code = u8::try_from(self.0.code.load(Ordering::Relaxed)).unwrap_or(u8::MAX);
+                Note::Failed {
+                    attempt: part(0, attempt),
+                    errno: number,
+                    hint: part(attempt, hint),
+                    code,
+                }
+            }
+            ENDED => Note::Ended(number),
+            _ => Note::Nothing,
+        }
+    }
+}
