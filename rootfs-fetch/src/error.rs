@@ -1,4 +1,4 @@
-//! What can go wrong, in words: the only place that words a failure.
+//! What can go wrong, in words: the only place that words a failure and writes to stderr.
 
 use nix::errno::Errno;
 use std::{
@@ -7,14 +7,18 @@ use std::{
     process::ExitCode,
 };
 
-/// The tool itself failed. As in env(1), nice(1) and chroot(1): 2, which clap uses, may be COMMAND's own status.
-pub(crate) const FAILED: u8 = 125;
+/// The tool failed and left nothing.
+const FAILED: u8 = 1;
+
+/// The tool failed and something is left behind, named in the message.
+const LEFT_BEHIND: u8 = 3;
 
 /// One failure: what was attempted, why it was refused, what may help.
 #[derive(Debug)]
 pub(crate) struct Error {
     attempt: String,
     cause: Option<io::Error>,
+    details: Vec<String>,
     hint: Option<String>,
     code: u8,
 }
@@ -22,7 +26,30 @@ pub(crate) struct Error {
 impl Error {
     /// A refusal of our own, with no errno behind it.
     pub(crate) fn new(attempt: impl Into<String>) -> Self {
-        Self { attempt: attempt.into(), cause: None, hint: None, code: FAILED }
+        let attempt = attempt.into();
+        Self { attempt, cause: None, details: Vec::new(), hint: None, code: FAILED }
+    }
+
+    /// A refusal of the kernel's, told through others.
+    pub(crate) fn from_errno(attempt: String, errno: i32) -> Self {
+        Self { cause: Some(io::Error::from_raw_os_error(errno)), ..Self::new(attempt) }
+    }
+
+    /// Add a line of detail, `label: text`.
+    pub(crate) fn detail(mut self, label: &str, text: impl fmt::Display) -> Self {
+        self.details.push(format!("{label}: {text}"));
+        self
+    }
+
+    /// Say what was taken back after the failure.
+    pub(crate) fn undone(self, what: impl fmt::Display) -> Self {
+        self.detail("undone", what)
+    }
+
+    /// Say what could not be taken back: the status tells it too.
+    pub(crate) fn left_behind(mut self, what: impl fmt::Display) -> Self {
+        self.code = LEFT_BEHIND;
+        self.detail("left behind", what)
     }
 
     /// Add advice, only where a look has shown that it applies.
@@ -43,8 +70,20 @@ impl Error {
 
     /// Tell the user, and say which status the process ends with.
     pub(crate) fn report(self) -> ExitCode {
-        drop(writeln!(io::stderr(), "rootfs-fetch: {self}")); // nobody left to tell
+        say(&self.to_string());
         ExitCode::from(self.code)
+    }
+}
+
+/// Write one message to stderr under our name.
+pub(crate) fn say(message: &str) {
+    drop(writeln!(io::stderr(), "rootfs-fetch: {message}")); // nobody left to tell
+}
+
+/// Write the shell commands of a step that is taken now, as `bash -x` does.
+pub(crate) fn trace(commands: &impl fmt::Display) {
+    for line in commands.to_string().lines() {
+        drop(writeln!(io::stderr(), "+ {line}")); // nobody left to tell
     }
 }
 
@@ -56,7 +95,7 @@ pub(crate) fn usage(err: &clap::Error) -> ExitCode {
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "rootfs-fetch: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(FAILED)
+    ExitCode::from(2)
 }
 
 impl fmt::Display for Error {
@@ -70,6 +109,7 @@ impl fmt::Display for Error {
             Some((err, None)) => write!(f, ": {err}")?,
             None => {}
         }
+        self.details.iter().try_for_each(|detail| write!(f, "\n  {detail}"))?;
         self.hint.iter().try_for_each(|hint| write!(f, "\n  hint: {hint}"))
     }
 }

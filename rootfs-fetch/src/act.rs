@@ -1,0 +1,180 @@
+//! Doing what the plan says.
+
+use crate::{
+    bootstrap::{Bootstrap, require_own_arch},
+    download,
+    error::{Attempt as _, Error, say, trace},
+    install::{Job, run},
+    plan::{Plan, Source, Work},
+    source::Local,
+    steps::Step,
+    tree::Tree,
+    unpack::{Skipped, unpack},
+    verify::Hashing,
+};
+use std::{
+    fs::File,
+    io::{self, Seek as _, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+/// How long servers of the tarball are asked before the tree is built here instead.
+const REACH: Duration = Duration::from_secs(15);
+
+/// What a step before the tree has brought.
+enum Ready {
+    /// A tarball, and what it is called.
+    Tarball(File, String),
+    /// Standard input, not verified yet.
+    Stdin(Option<crate::verify::Sum>),
+    /// What to build.
+    Bootstrap(Bootstrap),
+}
+
+impl Plan {
+    /// Print the steps as shell commands.
+    pub(crate) fn print(&self) -> Result<(), Error> {
+        let text: String = self.steps().iter().map(Step::to_string).collect();
+        io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write the plan".into())
+    }
+
+    /// Take the steps.
+    pub(crate) fn act(&self) -> Result<(), Error> {
+        match &self.work {
+            Work::Nothing => {
+                if self.verbose {
+                    say(&format!("'{}' is complete: nothing to do", self.dest.shown.display()));
+                }
+            }
+            Work::Install(packages) => {
+                self.install(&self.dest.absolute, &self.dest.shown, packages)?
+            }
+            Work::Make(source) => {
+                let ready = self.obtain(source)?;
+                self.dest.make(|dir, tree| self.fill(ready, dir, tree))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Print where the tree is.
+    pub(crate) fn report(&self) -> Result<(), Error> {
+        let path = &self.dest.absolute;
+        let cannot = || "cannot write the result".to_owned();
+        let mut stdout = io::stdout();
+        if self.json {
+            let result = serde_json::json!({
+                "path": path.to_string_lossy(),
+                "changed": !matches!(self.work, Work::Nothing),
+                "packages": self.packages,
+            });
+            return writeln!(stdout, "{result}").attempt(cannot);
+        }
+        use std::os::unix::ffi::OsStrExt as _;
+        stdout.write_all(path.as_os_str().as_bytes()).attempt(cannot)?;
+        stdout.write_all(b"\n").attempt(cannot)
+    }
+
+    /// Have what the tree is made of, verified, before anything is made.
+    fn obtain(&self, source: &Source) -> Result<Ready, Error> {
+        match source {
+            Source::Bootstrap(bootstrap) => Ok(Ready::Bootstrap(bootstrap.clone())),
+            Source::Local { local: Local::Stdin, sum } => Ok(Ready::Stdin(*sum)),
+            Source::Local { local: Local::File(path), sum } => {
+                let shown = path.display().to_string();
+                let mut file = File::open(path).attempt(|| format!("cannot open '{shown}'"))?;
+                if let Some(sum) = *sum {
+                    self.trace(&Step::Verify { file: path.clone(), sum });
+                    let unreadable = || format!("cannot read '{shown}'");
+                    let received = Hashing::new(&file).finish().attempt(unreadable)?;
+                    sum.require(received, &shown)?;
+                    file.rewind().attempt(unreadable)?;
+                }
+                Ok(Ready::Tarball(file, shown))
+            }
+            Source::Remote { remote, cache, or_bootstrap } => {
+                let cached = false;
+                self.trace(&Step::Download {
+                    remote: remote.clone(),
+                    cache: cache.clone(),
+                    cached,
+                });
+                let reach = or_bootstrap.as_ref().map(|_| REACH);
+                match (download::fetch(remote, cache, reach), or_bootstrap) {
+                    (Ok(file), _) => Ok(Ready::Tarball(file, remote.name.clone())),
+                    (Err(failed), Some(arch)) if failed.not_found => {
+                        build_instead(&remote.name, arch, &failed.error).map(Ready::Bootstrap)
+                    }
+                    (Err(failed), _) => Err(failed.error),
+                }
+            }
+        }
+    }
+
+    /// Make the tree in the empty directory `dir`.
+    fn fill(&self, ready: Ready, dir: &Path, tree: &Tree) -> Result<(), Error> {
+        let shown = self.dest.partial();
+        match ready {
+            Ready::Tarball(file, name) => {
+                self.trace(&Step::Unpack { file: name.as_str().into(), dir: shown.clone() });
+                say(&format!("unpacking '{name}'"));
+                tell(&unpack(file, &name, tree)?);
+            }
+            Ready::Stdin(sum) => {
+                self.trace(&Step::UnpackStdin { sum, dir: shown.clone() });
+                let name = "standard input";
+                let mut stdin = Hashing::new(io::stdin().lock());
+                tell(&unpack(&mut stdin, name, tree)?);
+                let received = stdin.finish().attempt(|| format!("cannot read '{name}'"))?;
+                if let Some(sum) = sum {
+                    sum.require(received, name)?;
+                }
+            }
+            Ready::Bootstrap(bootstrap) => {
+                self.trace(&Step::Build { bootstrap: bootstrap.clone(), dir: shown.clone() });
+                bootstrap.build(dir, tree)?;
+            }
+        }
+        if self.packages.is_empty() { Ok(()) } else { self.install(dir, &shown, &self.packages) }
+    }
+
+    fn install(&self, dir: &Path, shown: &Path, packages: &[String]) -> Result<(), Error> {
+        self.trace(&Step::Install { packages: packages.to_vec(), dir: shown.to_owned() });
+        if !packages.is_empty() {
+            say(&format!("installing {}", packages.join(" ")));
+        }
+        run(&Job::Packages { root: dir.into(), packages: packages.to_vec() })
+    }
+
+    fn trace(&self, step: &Step) {
+        if self.verbose {
+            trace(step);
+        }
+    }
+}
+
+fn build_instead(name: &str, arch: &str, why: &Error) -> Result<Bootstrap, Error> {
+    let explain = |error: Error| error.detail("before that", why.to_string().replace("\n ", ";"));
+    require_own_arch(arch).map_err(explain)?;
+    let bootstrap = Bootstrap::instead(arch).map_err(explain)?;
+    say(&format!(
+        "warning: no server gives '{name}', so this tree is {} from '{}', and not Ubuntu 20.04's base\n  {}",
+        bootstrap.suite,
+        bootstrap.mirror,
+        why.to_string().replace("\n ", "\n   "),
+    ));
+    Ok(bootstrap)
+}
+
+fn tell(skipped: &Skipped) {
+    let Skipped { device_nodes, attributes } = *skipped;
+    if device_nodes > 0 {
+        say(&format!("left out {device_nodes} device nodes that are not standard ones"));
+    }
+    if attributes > 0 {
+        say(&format!(
+            "left out {attributes} extended attributes: the file system does not hold them"
+        ));
+    }
+}

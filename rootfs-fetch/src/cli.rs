@@ -1,0 +1,103 @@
+//! The options: their doc comments are the help.
+
+use crate::{error, verify::Sum};
+use clap::Parser;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Make DEST a root file system: the Ubuntu 20.04 base, verified, with sysbench installed
+///
+/// The base is downloaded, verified, unpacked beside DEST, given its packages by apt in a chroot, and
+/// renamed to DEST: DEST is complete or absent, never partial. Where DEST is complete already, only
+/// packages that are missing in it are installed. DEST's absolute path is printed.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Ubuntu release to fetch: 20.04, or a point release such as 20.04.5 (then with --sha256, unless
+    /// its sum is built in)
+    #[arg(long, value_name = "RELEASE", default_value = "20.04")]
+    pub(crate) release: String,
+
+    /// Architecture, in Debian's words: amd64, arm64, armhf … [default: the machine's]
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<String>,
+
+    /// Server of the Ubuntu base, the directory above 'releases'; with --bootstrap, the apt mirror.
+    /// Repeat it to name several, tried in turn [default: cdimage.ubuntu.com, then known mirrors; with
+    /// --bootstrap, the mirror that the host's own apt uses]
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Vec<String>,
+
+    /// Take this tarball (.tar or .tar.gz, told by content) instead; '-' is standard input
+    #[arg(long, value_name = "FILE|URL|-", conflicts_with_all = ["release", "arch", "mirror"])]
+    pub(crate) from: Option<PathBuf>,
+
+    /// SHA-256 sum that the tarball must have; a URL needs one, a file and standard input may have one
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<Sum>,
+
+    /// Build the tree of SUITE (bookworm, focal …) from an apt mirror, by mmdebstrap or debootstrap
+    #[arg(long, value_name = "SUITE", conflicts_with_all = ["release", "from", "sha256", "insecure"])]
+    pub(crate) bootstrap: Option<String>,
+
+    /// When no server of the tarball can be reached within 15 s, build the tree from the host's own apt
+    /// mirror: focal where that mirror has it, else the host's own suite
+    #[arg(long, conflicts_with_all = ["from", "bootstrap"])]
+    pub(crate) or_bootstrap: bool,
+
+    /// Directory that keeps downloads [default: /var/cache/rootfs-fetch for root, else rootfs-fetch
+    /// under $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Package to install; repeat it or give a list with commas
+    #[arg(long, value_name = "PKG", value_delimiter = ',', default_value = "sysbench")]
+    pub(crate) install: Vec<String>,
+
+    /// Install no package
+    #[arg(long, conflicts_with = "install")]
+    pub(crate) no_install: bool,
+
+    /// Make the tree anew where DEST is complete already, and exchange the two at the end
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Take a tarball that nothing verifies
+    #[arg(long, conflicts_with = "sha256")]
+    pub(crate) insecure: bool,
+
+    /// Print the result as a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print the steps as shell commands and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print each step as a shell command, on standard error, when it is taken
+    #[arg(long)]
+    pub(crate) verbose: bool,
+
+    /// Directory to make
+    #[arg(value_name = "DEST")]
+    pub(crate) dest: PathBuf,
+}
+
+const AFTER_HELP: &str = "\
+Environment: http_proxy, https_proxy, all_proxy and no_proxy are used and passed to apt;
+XDG_CACHE_HOME.
+
+Exit status: 0 done, or nothing to do; 1 failed, nothing is left; 2 wrong usage;
+3 failed, and something is left behind, which the message names.
+
+Examples:
+  rootfs-fetch rootfs
+  rootfs-fetch --install sysbench,iproute2 rootfs
+  rootfs-fetch --from http://server/base.tar.gz --sha256 HEX rootfs
+  rootfs-fetch --bootstrap bookworm rootfs";
+
+impl Cli {
+    /// The options of this process; what clap has to say about them is said, with the status to end with.
+    pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|err| error::usage(&err))
+    }
+}

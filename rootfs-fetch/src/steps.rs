@@ -1,0 +1,161 @@
+//! The steps, as the shell commands that would do the same.
+
+use crate::{bootstrap::Bootstrap, install::APT_GET, source::Remote, verify::Sum};
+use std::{
+    env,
+    fmt::{self, Display},
+    path::{Path, PathBuf},
+};
+
+/// One step of making a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Have the file in the cache; `cached` says that it is there now.
+    Download { remote: Remote, cache: PathBuf, cached: bool },
+    /// Compare a file with its sum.
+    Verify { file: PathBuf, sum: Sum },
+    /// Unpack a file.
+    Unpack { file: PathBuf, dir: PathBuf },
+    /// Unpack standard input, and then compare it with its sum.
+    UnpackStdin { sum: Option<Sum>, dir: PathBuf },
+    /// Build from packages.
+    Build { bootstrap: Bootstrap, dir: PathBuf },
+    /// Install packages.
+    Install { packages: Vec<String>, dir: PathBuf },
+    /// Give the tree its name.
+    Rename { dir: PathBuf, dest: PathBuf },
+    /// Give the tree its name, and remove the one that had it.
+    Exchange { dir: PathBuf, dest: PathBuf },
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Download { remote, cache, cached } => download(remote, cache, *cached, f),
+            Self::Verify { file, sum } => check(*sum, &shown(file), f),
+            Self::Unpack { file, dir } => {
+                let (file, dir) = (shown(file), shown(dir));
+                writeln!(f, "mkdir {dir}")?;
+                writeln!(f, "{TAR} --directory={dir} --file={file}")
+            }
+            Self::UnpackStdin { sum, dir } => {
+                let dir = shown(dir);
+                writeln!(f, "mkdir {dir}")?;
+                if let Some(sum) = sum {
+                    write!(f, "tee >(sha256sum --check <(echo '{sum}  -') >&2) | ")?;
+                }
+                writeln!(f, "{TAR} --gzip --directory={dir} --file=-")
+            }
+            Self::Build { bootstrap, dir } => bootstrap.write_commands(dir, f),
+            Self::Install { packages, dir } => install(packages, dir, f),
+            Self::Rename { dir, dest } => {
+                writeln!(f, "mv --no-target-directory {} {}", shown(dir), shown(dest))
+            }
+            Self::Exchange { dir, dest } => {
+                let (dir, dest) = (shown(dir), shown(dest));
+                writeln!(f, "mv --exchange --no-target-directory {dir} {dest}")?;
+                writeln!(f, "rm --recursive --force --one-file-system {dir}")
+            }
+        }
+    }
+}
+
+const TAR: &str =
+    "tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*'";
+
+fn download(
+    remote: &Remote,
+    cache: &Path,
+    cached: bool,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let file = cached_file(remote, cache);
+    if let (true, Some(sum)) = (cached, remote.sum) {
+        return check(sum, &shown(&file), f);
+    }
+    let part = shown(&file.with_extension("part"));
+    writeln!(f, "mkdir --parents {}", shown(cache))?;
+    for (index, url) in remote.urls.iter().enumerate() {
+        let or = if index + 1 < remote.urls.len() { " ||" } else { "" };
+        writeln!(f, "wget --output-document={part} {}{or}", quote(url))?;
+    }
+    if let Some(sum) = remote.sum {
+        check(sum, &part, f)?;
+    }
+    writeln!(f, "mv {part} {}", shown(&file))
+}
+
+/// The name of the file in the cache: its sum, so that one name is one content.
+pub(crate) fn cached_file(remote: &Remote, cache: &Path) -> PathBuf {
+    cache.join(remote.sum.map_or_else(|| "unverified".to_owned(), |sum| sum.to_string()))
+}
+
+fn check(sum: Sum, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(
+        f,
+        "echo {} | sha256sum --check",
+        quote(&format!("{sum}  {}", file.trim_matches('\'')))
+    )
+}
+
+fn install(packages: &[String], dir: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let dir = shown(dir);
+    let inside = format!(
+        "unshare --mount --pid --fork --kill-child --mount-proc={dir}/proc -- chroot {dir} {}",
+        APT_GET.join(" ")
+    );
+    if !packages.is_empty() {
+        writeln!(f, "{inside} update")?;
+        writeln!(f, "{inside} install -- {}", packages.join(" "))?;
+    }
+    writeln!(f, "{inside} clean")
+}
+
+fn shown(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+/// `word` as a shell would have to read it.
+pub(crate) fn quote(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:=,+@%".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The proxies that the environment names.
+pub(crate) fn proxies() -> impl Iterator<Item = (String, String)> {
+    let names = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
+    let both = names.into_iter().flat_map(|name| [name.to_owned(), name.to_uppercase()]);
+    both.filter_map(|name| env::var(&name).ok().map(|value| (name, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Step, quote};
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        let cases = [
+            ("a/b.c", "a/b.c"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$x", "'$x'"),
+        ];
+        for (word, quoted) in cases {
+            assert_eq!(quote(word), quoted);
+        }
+    }
+
+    #[test]
+    fn a_tree_is_exchanged_before_the_old_one_is_removed() {
+        let step = Step::Exchange { dir: ".r.partial".into(), dest: "r".into() };
+        assert_eq!(
+            step.to_string(),
+            "mv --exchange --no-target-directory .r.partial r\n\
+             rm --recursive --force --one-file-system .r.partial\n"
+        );
+    }
+}
