@@ -15,6 +15,7 @@ use crate::{
 use std::{
     fs::File,
     io::{self, Seek as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
     path::Path,
     time::Duration,
 };
@@ -48,7 +49,7 @@ impl Plan {
                 }
             }
             Work::Install(packages) => {
-                self.install(&self.dest.absolute, &self.dest.shown, packages)?
+                self.install(&self.dest.absolute, &self.dest.shown, packages)?;
             }
             Work::Make(source) => {
                 let ready = self.obtain(source)?;
@@ -71,7 +72,6 @@ impl Plan {
             });
             return writeln!(stdout, "{result}").attempt(cannot);
         }
-        use std::os::unix::ffi::OsStrExt as _;
         stdout.write_all(path.as_os_str().as_bytes()).attempt(cannot)?;
         stdout.write_all(b"\n").attempt(cannot)
     }

@@ -10,6 +10,7 @@ use std::{path::PathBuf, process::ExitCode};
 /// renamed to DEST: DEST is complete or absent, never partial. Where DEST is complete already, only
 /// packages that are missing in it are installed. DEST's absolute path is printed.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// Ubuntu release to fetch: 20.04, or a point release such as 20.04.5 (then with --sha256, unless
@@ -44,8 +45,8 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with_all = ["from", "bootstrap"])]
     pub(crate) or_bootstrap: bool,
 
-    /// Directory that keeps downloads [default: /var/cache/rootfs-fetch for root, else rootfs-fetch
-    /// under $XDG_CACHE_HOME or ~/.cache]
+    /// Directory that keeps downloads [default: /var/cache/rootfs-fetch for root, else
+    /// rootfs-fetch in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
 

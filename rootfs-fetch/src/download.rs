@@ -80,7 +80,7 @@ pub(crate) fn fetch(
     let downloaded = from_servers(remote, file, reach);
     match &downloaded {
         Ok(_) => {
-            fs::rename(&part, &path).attempt(|| format!("cannot rename '{}'", part.display()))?
+            fs::rename(&part, &path).attempt(|| format!("cannot rename '{}'", part.display()))?;
         }
         Err(_) => drop(fs::remove_file(&part)), // of no use; the next run begins it anew
     }

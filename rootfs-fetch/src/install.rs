@@ -40,9 +40,8 @@ use std::{
 /// The name by which this program knows that it is the one in the new namespaces.
 const STAGE: &str = "rootfs-fetch: in its namespaces";
 
-/// What is the same in each apt-get command.
-pub(crate) const APT_GET: [&str; 10] = [
-    "apt-get",
+/// The options of each apt-get command.
+const APT_OPTIONS: [&str; 9] = [
     "--yes",
     "--quiet",
     "--no-install-recommends",
@@ -53,6 +52,12 @@ pub(crate) const APT_GET: [&str; 10] = [
     "-o=Dpkg::Options::=--force-confold",
     "-o=Dpkg::Options::=--force-unsafe-io",
 ];
+
+/// An apt-get command: `verb` is install, update, clean.
+pub(crate) fn apt_get(verb: &'static str, packages: &[String]) -> Vec<String> {
+    let words = ["apt-get", verb].into_iter().chain(APT_OPTIONS);
+    words.map(str::to_owned).chain(packages.iter().cloned()).collect()
+}
 
 /// In a file that is put into the tree while packages are installed. One that a killed run has left is told
 /// by it, and removed by the next.
@@ -138,7 +143,7 @@ fn obey() -> Result<(), Error> {
         Job::Packages { root, packages } => install(Path::new(&root), &packages),
         Job::Program { argv } => {
             mount_at(Some("proc"), "/proc", "proc", NOTHING_RUNS, None)?;
-            suppress_fsync()?;
+            suppress_fsync();
             program(&argv)
         }
     }
@@ -147,11 +152,11 @@ fn obey() -> Result<(), Error> {
 const NOTHING_RUNS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// A program of the host's.
-fn program(argv: &[OsString]) -> Result<(), Error> {
-    let [name, args @ ..] = argv else { return Ok(()) };
-    let mut command = Command::new(name);
+fn program(words: &[OsString]) -> Result<(), Error> {
+    let [program, args @ ..] = words else { return Ok(()) };
+    let mut command = Command::new(program);
     command.args(args).env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
-    wait_for(command, &name.to_string_lossy())
+    wait_for(command, &program.to_string_lossy())
 }
 
 fn install(root: &Path, packages: &[String]) -> Result<(), Error> {
@@ -160,7 +165,7 @@ fn install(root: &Path, packages: &[String]) -> Result<(), Error> {
     enter(root)?;
     mount_all(&nodes)?;
     let placed = Placed::put(&resolv_conf)?;
-    suppress_fsync()?;
+    suppress_fsync();
     let installed = apt(packages);
     let removed = placed.remove();
     installed.and(removed)
@@ -168,27 +173,25 @@ fn install(root: &Path, packages: &[String]) -> Result<(), Error> {
 
 fn apt(packages: &[String]) -> Result<(), Error> {
     if !packages.is_empty() {
-        apt_get(&["update"])?;
-        let mut install = vec!["install", "--"];
-        install.extend(packages.iter().map(String::as_str));
-        apt_get(&install)?;
+        run_apt("update", &[])?;
+        run_apt("install", packages)?;
     }
-    apt_get(&["clean"])?;
+    run_apt("clean", &[])?;
     remove_lists().attempt(|| "cannot remove apt's lists from the tree".into())
 }
 
-fn apt_get(args: &[&str]) -> Result<(), Error> {
-    let [program, options @ ..] = APT_GET;
+fn run_apt(verb: &'static str, packages: &[String]) -> Result<(), Error> {
+    let [program, args @ ..] = &*apt_get(verb, packages) else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(options).args(args).env_clear().envs(proxies()).envs([
+    command.args(args).env_clear().envs(proxies()).envs([
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("LC_ALL", "C.UTF-8"),
         ("DEBIAN_FRONTEND", "noninteractive"),
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
     ]);
-    let said: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--").collect();
-    wait_for(command, &format!("apt-get {}", said.join(" ")))
+    let shown = format!("apt-get {verb} {}", packages.join(" "));
+    wait_for(command, shown.trim_end())
 }
 
 /// Run `command` with its output on stderr: stdout is the result's.
@@ -242,7 +245,7 @@ fn mount_all(nodes: &[(&str, OwnedFd)]) -> Result<(), Error> {
     mount_at(Some("tmpfs"), "/run", "tmpfs", tmpfs | MsFlags::MS_NODEV, Some("mode=755"))?;
     mount_at(Some("tmpfs"), "/dev", "tmpfs", tmpfs | MsFlags::MS_NOEXEC, Some("mode=755,size=1m"))?;
     for (name, node) in nodes {
-        bind(&node, &format!("/dev/{name}"))?;
+        bind(node, &format!("/dev/{name}"))?;
     }
     let pts = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
@@ -341,14 +344,14 @@ pub(crate) fn is_placed(content: &str) -> bool {
     content.strip_prefix("#!/bin/sh\n").unwrap_or(content).starts_with(MARK)
 }
 
-/// Make fsync and its kin succeed without doing anything. A tree that is not complete has no name yet, and
-/// waiting for the disk after each file takes most of dpkg's time.
-fn suppress_fsync() -> Result<(), Error> {
+/// Make fsync and its kin succeed without doing anything: waiting for the disk after each file takes most of
+/// dpkg's time, and what a crash of the machine spoils is made anew.
+fn suppress_fsync() {
     use nix::libc::{
         SYS_fdatasync, SYS_fsync, SYS_msync, SYS_sync, SYS_sync_file_range, SYS_syncfs,
     };
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
-        return Ok(()); // a machine that the filter's compiler does not know: slower, and no worse
+        return; // a machine that the filter's compiler does not know: slower, and no worse
     };
     let calls = [SYS_fsync, SYS_fdatasync, SYS_sync, SYS_syncfs, SYS_msync, SYS_sync_file_range];
     let rules: BTreeMap<i64, Vec<_>> = calls.into_iter().map(|call| (call, Vec::new())).collect();
@@ -360,7 +363,6 @@ fn suppress_fsync() -> Result<(), Error> {
     if let Err(why) = applied {
         say(&format!("cannot suppress fsync, so this takes longer: {why}"));
     }
-    Ok(())
 }
 
 /// Take away the lists of packages that 'apt-get update' has brought.

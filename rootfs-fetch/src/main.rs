@@ -23,11 +23,11 @@ fn main() -> ExitCode {
         return ended;
     }
     Cli::parse_or_usage()
-        .and_then(|cli| run(cli).map_err(Error::report))
+        .and_then(|cli| run(&cli).map_err(Error::report))
         .map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
 
-fn run(cli: Cli) -> Result<(), Error> {
+fn run(cli: &Cli) -> Result<(), Error> {
     let plan = Plan::new(cli)?; // everything that can be refused is refused here
     if plan.dry_run {
         return plan.print();

@@ -52,10 +52,10 @@ pub(crate) enum Source {
 
 impl Plan {
     /// Look at DEST and at what the options name.
-    pub(crate) fn new(cli: Cli) -> Result<Self, Error> {
+    pub(crate) fn new(cli: &Cli) -> Result<Self, Error> {
         let packages = if cli.no_install { Vec::new() } else { cli.install.clone() };
         packages.iter().try_for_each(|package| require_package_name(package))?;
-        let source = Source::new(&cli)?;
+        let source = Source::new(cli)?;
         let dest = Dest::look(&cli.dest)?;
         let work = match &dest.tree {
             Some(tree) if !cli.force => missing(tree, &packages)?,
@@ -64,7 +64,7 @@ impl Plan {
         if !matches!(work, Work::Nothing) && !cli.dry_run {
             dest.require_root()?;
         }
-        let Cli { dry_run, verbose, json, .. } = cli;
+        let Cli { dry_run, verbose, json, .. } = *cli;
         Ok(Self { dest, work, packages, dry_run, verbose, json })
     }
 
@@ -107,13 +107,13 @@ impl Source {
             Some(path) if path == Path::new("-") => {
                 return Ok(Self::Local { local: Local::Stdin, sum: cli.sha256 });
             }
-            Some(from) => match from.to_str().filter(|url| url.contains("://")) {
-                Some(url) => Remote::at(url, cli.sha256, cli.insecure)?,
-                None => {
+            Some(from) => {
+                let Some(url) = from.to_str().filter(|url| url.contains("://")) else {
                     File::open(from).attempt(|| format!("cannot open '{}'", from.display()))?;
                     return Ok(Self::Local { local: Local::File(from.clone()), sum: cli.sha256 });
-                }
-            },
+                };
+                Remote::at(url, cli.sha256, cli.insecure)?
+            }
         };
         let cache = cli.cache_dir.clone().map_or_else(default_cache, Ok)?;
         let or_bootstrap = cli.or_bootstrap.then(|| arch.to_owned());

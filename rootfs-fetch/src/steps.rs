@@ -1,6 +1,6 @@
 //! The steps, as the shell commands that would do the same.
 
-use crate::{bootstrap::Bootstrap, install::APT_GET, source::Remote, verify::Sum};
+use crate::{bootstrap::Bootstrap, install::apt_get, source::Remote, verify::Sum};
 use std::{
     env,
     fmt::{self, Display},
@@ -100,15 +100,17 @@ fn check(sum: Sum, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn install(packages: &[String], dir: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let dir = shown(dir);
-    let inside = format!(
-        "unshare --mount --pid --fork --kill-child --mount-proc={dir}/proc -- chroot {dir} {}",
-        APT_GET.join(" ")
-    );
+    let inside = "unshare --mount --pid --fork --kill-child";
+    let mut apt = |verb, packages: &[String]| {
+        let words = apt_get(verb, packages).join(" ");
+        writeln!(f, "{inside} --mount-proc={dir}/proc -- chroot {dir} {words}")
+    };
     if !packages.is_empty() {
-        writeln!(f, "{inside} update")?;
-        writeln!(f, "{inside} install -- {}", packages.join(" "))?;
+        apt("update", &[])?;
+        apt("install", packages)?;
     }
-    writeln!(f, "{inside} clean")
+    apt("clean", &[])?;
+    writeln!(f, "find {dir}/var/lib/apt/lists -maxdepth 1 -type f -not -name lock -delete")
 }
 
 fn shown(path: &Path) -> String {

@@ -15,7 +15,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
-/// As many symbolic links as the kernel follows in one path (path_resolution(7)).
+/// As many symbolic links as the kernel follows in one path (`path_resolution(7)`).
 const MAX_LINKS: u32 = 40;
 
 /// A directory that is, or becomes, a root file system.

@@ -165,7 +165,7 @@ impl Unpacker<'_> {
         let Some((_, dir)) = &self.parent else { return Err(Errno::NOENT) };
         match make(dir, name) {
             Err(Errno::EXIST) => {}
-            made => return made,
+            done => return done,
         }
         match fs::unlinkat(dir, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?,
