@@ -7,6 +7,9 @@
 mod support;
 
 mod cgroup_apply;
+mod fixture;
+mod http_server;
 mod netns_setup;
 mod ns_spawn;
+mod pty;
 mod rootfs_fetch;

@@ -1,1 +1,728 @@
 //! ns-spawn from outside.
+
+use crate::{
+    pty::Pty,
+    support::{
+        Host, Outcome, busybox_rootfs, outcome, outcome_with_input, root, run, sh, shell_status,
+        tool, tool_path, write_busybox_rootfs, write_program,
+    },
+};
+use nix::{sys::signal::Signal, unistd::Pid};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Run `line` by the shell of a container.
+#[track_caller]
+fn inside(line: &str) -> Outcome {
+    inside_with(&[], line)
+}
+
+/// The same, with options.
+#[track_caller]
+fn inside_with(options: &[&str], line: &str) -> Outcome {
+    outcome(spawn(busybox_rootfs()).args(options).args(["--", "sh", "-c", line]))
+}
+
+fn spawn(rootfs: &Path) -> Command {
+    let mut command = tool("ns-spawn");
+    command.arg("--root").arg(rootfs);
+    command
+}
+
+/// Start a container whose shell runs `line`, and wait until it has printed a first line.
+fn started(line: &str) -> Child {
+    let line = format!("echo ready; {line}");
+    let mut child = spawn(busybox_rootfs())
+        .args(["--", "sh", "-c", &line])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+/// Whether a process with `word` in its command line lives. It must not be in this test's own.
+fn lives(word: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(word)
+    })
+}
+
+#[track_caller]
+fn gone_soon(word: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lives(word) {
+        assert!(Instant::now() < deadline, "'{word}' goes on");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn failure(code: i32, stderr: String) -> Outcome {
+    Outcome { code, stdout: String::new(), stderr }
+}
+
+#[test]
+fn the_exit_status_is_the_commands() {
+    need!(root());
+    let cases = [
+        ("exit 0", 0),
+        ("exit 42", 42),
+        ("exit 255", 255),
+        ("kill -TERM $$", 143),
+        ("kill -KILL $$", 137),
+        ("kill -USR1 $$", 138),
+        ("kill -INT $$", 130),
+        ("kill -40 $$", 168),
+        ("exec 2>/dev/null; sh -c 'kill -TERM $$'; exit $?", 143),
+    ];
+    for (line, code) in cases {
+        assert_eq!(inside(line), failure(code, String::new()), "{line}");
+    }
+}
+
+#[test]
+fn after_an_interrupt_the_callers_script_stops_too() {
+    need!(root());
+    // A shell ends its script only when its child died of SIGINT itself: a status of 130 is not enough.
+    let rootfs = busybox_rootfs();
+    let status =
+        spawn(rootfs).args(["--", "sh", "-c", "kill -INT $$"]).spawn().unwrap().wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2));
+}
+
+#[test]
+fn a_missing_command_is_named() {
+    need!(root());
+    let rootfs = busybox_rootfs();
+    let shown = rootfs.display();
+    assert_eq!(
+        outcome(spawn(rootfs).args(["--", "nosuch"])),
+        failure(
+            127,
+            format!(
+                "ns-spawn: cannot run 'nosuch': No such file or directory (ENOENT)\n  hint: it is looked up \
+                 inside '{shown}'; 'rootfs-fetch --install nosuch {shown}' puts it there\n"
+            )
+        )
+    );
+    assert_eq!(
+        outcome(spawn(rootfs).args(["--", "/bin/nosuch"])),
+        failure(
+            127,
+            format!(
+                "ns-spawn: cannot run '/bin/nosuch': No such file or directory (ENOENT)\n  hint: it is \
+                 looked up inside '{shown}'\n"
+            )
+        )
+    );
+}
+
+#[test]
+fn a_command_that_cannot_be_run_says_why() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    write_busybox_rootfs(dir.path());
+    write_program(b"#!/bin/nosuch -x\n", &dir.path().join("bin/script"));
+    write_program(b"garbage\n", &dir.path().join("bin/garbage"));
+    let cases = [
+        (
+            "script",
+            "cannot run 'script': No such file or directory (ENOENT)\n  hint: it is there; its interpreter \
+             '/bin/nosuch' is missing\n",
+        ),
+        (
+            "garbage",
+            "cannot run 'garbage': Exec format error (ENOEXEC)\n  hint: it is no program, and no script \
+             that begins with #!\n",
+        ),
+        (
+            "/etc/passwd",
+            "cannot run '/etc/passwd': Permission denied (EACCES)\n  hint: '/etc/passwd' is not executable\n",
+        ),
+        ("/etc", "cannot run '/etc': Permission denied (EACCES)\n  hint: it is a directory\n"),
+    ];
+    for (command, message) in cases {
+        let expected = failure(126, format!("ns-spawn: {message}"));
+        assert_eq!(outcome(spawn(dir.path()).args(["--", command])), expected);
+    }
+}
+
+#[test]
+fn its_own_failures_are_125() {
+    let enoent = "No such file or directory (ENOENT)";
+    let cases = [
+        (
+            vec!["--root", "/nosuch", "--", "true"],
+            format!(
+                "cannot open root directory '/nosuch': {enoent}\n  hint: 'rootfs-fetch /nosuch' makes one\n"
+            ),
+        ),
+        (
+            vec!["--netns", "no-such", "--root", "/", "--", "true"],
+            format!(
+                "cannot open network namespace 'no-such': {enoent}\n  hint: 'netns-setup up no-such' makes \
+                 it; 'ip netns list' shows what exists\n"
+            ),
+        ),
+        (
+            vec!["--netns", "/dev/null", "--root", "/", "--", "true"],
+            "'/dev/null' is a file, not a network namespace\n".into(),
+        ),
+        (
+            vec!["--root", "/", "--hostname", "", "--", "true"],
+            "hostname '' has 0 bytes; the kernel allows 1 to 64\n".into(),
+        ),
+        (
+            vec!["--root", "/", "--workdir", "tmp", "--", "true"],
+            "working directory 'tmp' does not begin with '/'\n".into(),
+        ),
+        (
+            vec!["--root", "/", "--netns", "/proc/self/ns/net", "--share", "net", "--", "true"],
+            "--netns and --share net exclude each other\n".into(),
+        ),
+    ];
+    for (args, message) in cases {
+        assert_eq!(run("ns-spawn", &args), failure(125, format!("ns-spawn: {message}")));
+    }
+}
+
+#[test]
+fn wrong_usage_is_125_and_says_what_is_right() {
+    let expected = "\
+ns-spawn: unexpected argument '--bogus' found
+
+  tip: to pass '--bogus' as a value, use '-- --bogus'
+
+Usage: ns-spawn [OPTIONS] --root <DIR> [COMMAND]...
+
+For more information, try '--help'.
+";
+    assert_eq!(run("ns-spawn", &["--bogus"]), failure(125, expected.into()));
+}
+
+#[test]
+fn an_unknown_user_is_named_before_anything_is_made() {
+    need!(root());
+    let shown = busybox_rootfs().display();
+    let expected = format!(
+        "ns-spawn: no user 'nosuch' in '{shown}/etc/passwd'\n  hint: it has root, nobody\n"
+    );
+    assert_eq!(inside_with(&["--user", "nosuch"], "true"), failure(125, expected));
+}
+
+#[test]
+fn the_command_is_process_2_and_sees_only_the_container() {
+    need!(root());
+    let seen = inside("echo $$; cat /proc/1/comm; echo /proc/[0-9]*").success().stdout;
+    assert_eq!(seen, "2\nns-spawn: init\n/proc/1 /proc/2\n");
+}
+
+#[test]
+fn the_hostname_is_the_containers_own() {
+    need!(root());
+    let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(inside("hostname").success().stdout, "container\n");
+    assert_eq!(inside_with(&["--hostname", "lab"], "hostname").success().stdout, "lab\n");
+    assert_eq!(inside_with(&["--share", "uts"], "hostname").success().stdout, before);
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), before);
+}
+
+#[test]
+fn every_namespace_is_new_but_those_shared() {
+    need!(root());
+    let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "uts"];
+    let list = "for n in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$n; done";
+    let ours: Vec<_> = kinds
+        .map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap())
+        .into_iter()
+        .collect();
+    let seen = inside(list).success().stdout;
+    for (own, seen) in ours.iter().zip(seen.lines()) {
+        assert_ne!(own.to_str(), Some(seen));
+    }
+    let seen = inside_with(&["--share", "cgroup,ipc,net,uts"], list).success().stdout;
+    let same: Vec<_> = ours
+        .iter()
+        .zip(seen.lines())
+        .zip(kinds)
+        .filter_map(|((own, seen), kind)| (own.to_str() == Some(seen)).then_some(kind))
+        .collect();
+    assert_eq!(same, ["cgroup", "ipc", "net", "uts"]);
+}
+
+#[test]
+fn its_own_network_has_a_loopback_that_is_up() {
+    need!(root());
+    let seen =
+        inside("ls /sys/class/net; ping -c 1 -W 5 127.0.0.1 >/dev/null && echo pong").success();
+    assert_eq!(seen.stdout, "lo\npong\n");
+}
+
+#[test]
+fn a_named_network_is_joined_with_its_files() {
+    need!(root());
+    let host = Host::new();
+    host.sh("ip netns add lab && ip -netns lab link add inside type veth peer name other")
+        .success();
+    let dir = tempfile::tempdir().unwrap();
+    write_busybox_rootfs(dir.path());
+    symlink("../run/resolv.conf", dir.path().join("etc/resolv.conf")).unwrap();
+    // The host's /etc is the machine's: a private copy gets the files of the network namespace.
+    host.sh("mkdir /run/etc && cp --archive /etc/. /run/etc && mount --bind /run/etc /etc && \
+             mkdir -p /etc/netns/lab && echo 'nameserver 203.0.113.53' >/etc/netns/lab/resolv.conf")
+        .success();
+    let line = "ls /sys/class/net; cat /etc/resolv.conf; echo x 2>/dev/null >>/etc/resolv.conf || echo no; \
+                readlink /proc/self/ns/net";
+    let mut command = host.tool("ns-spawn");
+    command.arg("--root").arg(dir.path()).args(["--netns", "lab", "--", "sh", "-c", line]);
+    let namespace = host.sh("ip netns exec lab readlink /proc/self/ns/net").success().stdout;
+    let expected = format!("inside\nlo\nother\nnameserver 203.0.113.53\nno\n{namespace}");
+    assert_eq!(outcome(&mut command).success().stdout, expected);
+    assert_eq!(fs::read_to_string(dir.path().join("run/resolv.conf")).unwrap(), "");
+}
+
+#[test]
+fn nothing_of_the_host_reaches_the_command() {
+    need!(root());
+    let line = "ls /proc/self/fd; env; cat /proc/1/environ; : >>/proc/1/exe; ls /proc/1/fd; \
+                tr -d '\\0' </proc/1/cmdline; grep -v -e ' / ' -e /proc -e /sys -e /dev /proc/mounts";
+    let program = tool_path("ns-spawn");
+    let command = format!(
+        "exec 9</etc/hostname; SECRET=x TERM=vt100 exec {} --root {} -- sh -c \"$0\"",
+        program.display(),
+        busybox_rootfs().display()
+    );
+    let seen = outcome(Command::new("bash").args(["-c", &command, line]).stdin(Stdio::null()));
+    let expected = "\
+0
+1
+2
+3
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+HOME=/root
+USER=root
+container=ns-spawn
+TERM=vt100
+";
+    let (environment, rest) = seen.stdout.split_at(expected.len().min(seen.stdout.len()));
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines.retain(|line| !line.starts_with("PWD=") && !line.starts_with("SHLVL="));
+        lines
+    };
+    assert_eq!(sorted(&seen.stdout), sorted(expected), "{environment}{rest}");
+    assert!(!seen.stdout.contains("SECRET") && !seen.stderr.contains("SECRET"));
+    for refused in ["/proc/1/environ", "/proc/1/exe"] {
+        assert!(
+            seen.stderr.lines().any(|line| line.contains(refused) && line.contains("denied")),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_is_what_was_asked_for() {
+    need!(root());
+    let seen = inside_with(&["--env", "A=1", "--env", "HOME=/x", "--env", "A=2"], "echo $A $HOME");
+    assert_eq!(seen.success().stdout, "2 /x\n");
+    let refused = run("ns-spawn", &["--root", "/", "--env", "A", "--", "true"]);
+    assert_eq!(refused.code, 125);
+    assert!(refused.stderr.starts_with("ns-spawn: invalid value 'A' for '--env"), "{refused:?}");
+}
+
+#[test]
+fn capabilities_are_dockers_and_there_are_no_new_privileges() {
+    need!(root());
+    let seen = inside("grep -E 'Cap|NoNewPrivs' /proc/self/status").success().stdout;
+    let expected = "\
+CapInh:\t0000000000000000
+CapPrm:\t00000000a80425fb
+CapEff:\t00000000a80425fb
+CapBnd:\t00000000a80425fb
+CapAmb:\t0000000000000000
+NoNewPrivs:\t1
+";
+    assert_eq!(seen, expected);
+    let seen =
+        inside_with(&["--user", "nobody"], "id; grep CapEff /proc/self/status").success().stdout;
+    assert_eq!(seen, "uid=65534(nobody) gid=65534(nogroup)\nCapEff:\t0000000000000000\n");
+}
+
+#[test]
+fn what_tells_of_the_host_is_masked_and_its_switches_are_read_only() {
+    need!(root());
+    let masked = "for p in kcore keys timer_list interrupts; do \
+                  [ ! -e /proc/$p ] || [ -c /proc/$p ] || echo $p; done; \
+                  for p in /proc/acpi /proc/scsi /sys/firmware; do ls -A $p 2>/dev/null; done";
+    assert_eq!(inside(masked).success().stdout, "");
+    let switches = "for p in /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/irq/default_smp_affinity \
+                    /sys/kernel/uevent_seqnum /sys/kernel/mm/ksm/run; do \
+                    [ ! -e $p ] || touch $p 2>&1; done; exit 0";
+    let written = inside(switches).success().stdout;
+    assert!(written.lines().all(|line| line.ends_with("Read-only file system")), "{written}");
+    assert!(written.lines().count() >= 3, "{written}");
+}
+
+#[test]
+fn a_device_node_made_inside_cannot_be_opened() {
+    need!(root());
+    let line = "cd /tmp && mknod zero c 1 5 && { head -c 1 zero; rm zero; }; \
+                mknod /dev/shm/zero c 1 5 && head -c 1 /dev/shm/zero; head -c 1 /dev/zero | wc -c";
+    let seen = inside(line).success();
+    assert_eq!(seen.stdout, "1\n");
+    assert_eq!(
+        seen.stderr,
+        "head: zero: Permission denied\nhead: /dev/shm/zero: Permission denied\n"
+    );
+}
+
+#[test]
+fn dev_has_the_standard_nodes_and_links() {
+    need!(root());
+    let seen = inside(
+        "cd /dev; ls; readlink fd; readlink stdin; readlink ptmx; echo x >null; stat -c %a shm",
+    )
+    .success()
+    .stdout;
+    let expected = "fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\n\
+                    zero\n/proc/self/fd\n/proc/self/fd/0\npts/ptmx\n1777\n";
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_read_only_root_cannot_be_written() {
+    need!(root());
+    let seen = inside_with(&["--read-only"], "touch /x; touch /dev/shm/x && echo tmpfs");
+    assert_eq!(seen.stdout, "tmpfs\n");
+    assert_eq!(seen.stderr, "touch: /x: Read-only file system\n");
+}
+
+#[test]
+fn streams_pass_through_byte_for_byte() {
+    need!(root());
+    let cat = |input: &[u8]| outcome_with_input(spawn(busybox_rootfs()).args(["--", "cat"]), input);
+    assert_eq!(cat(b"hi\n").success().stdout, "hi\n");
+    assert_eq!(cat(b"").success().stdout, "");
+    let seen = inside("echo out; echo err >&2");
+    assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn a_command_whose_reader_is_gone_dies_of_sigpipe() {
+    need!(root());
+    let line = format!(
+        "{} --root {} -- sh -c 'while echo y; do :; done' | head -1; echo ${{PIPESTATUS[0]}}",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    assert_eq!(sh(&line).success().stdout, "y\n141\n");
+}
+
+#[test]
+fn signals_are_passed_on() {
+    need!(root());
+    for (signal, name) in [
+        (Signal::SIGTERM, "TERM"),
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGUSR1, "USR1"),
+    ] {
+        let mut child = started(&format!("trap 'exit 3' {name}; while :; do sleep 0.1; done"));
+        // The trap stands a moment after the line was printed; what comes before it would kill.
+        thread::sleep(Duration::from_millis(300));
+        send(&child, signal);
+        assert_eq!(shell_status(child.wait().unwrap()), 3, "{name}");
+    }
+}
+
+#[test]
+fn a_command_that_a_signal_kills_gives_128_and_its_number() {
+    need!(root());
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGQUIT, 131), (Signal::SIGUSR2, 140)] {
+        // Who starts the tests may ignore SIGQUIT, and what is ignored stays so.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(tool_path("ns-spawn"));
+        command.arg("--root").arg(busybox_rootfs()).args([
+            "--",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 60",
+        ]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        thread::sleep(Duration::from_millis(300)); // ash ignores SIGQUIT: it comes after the exec
+        send(&child, signal);
+        assert_eq!(shell_status(child.wait().unwrap()), code);
+    }
+}
+
+#[test]
+fn a_second_sigterm_kills() {
+    need!(root());
+    let mut child = started("trap '' TERM; while :; do sleep 0.1; done");
+    thread::sleep(Duration::from_millis(300));
+    send(&child, Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None);
+    send(&child, Signal::SIGTERM);
+    assert_eq!(shell_status(child.wait().unwrap()), 137);
+}
+
+#[test]
+fn the_container_dies_with_its_supervisor() {
+    need!(root());
+    let mut child = started("sleep 61001 & exec sleep 61002");
+    assert!(lives("61001"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    gone_soon("61001");
+    gone_soon("61002");
+}
+
+#[test]
+fn killed_at_any_moment_of_its_start_it_leaves_no_process() {
+    need!(root());
+    for round in 0..60_u64 {
+        let mut child = spawn(busybox_rootfs()).args(["--", "sleep", "61003"]).spawn().unwrap();
+        thread::sleep(Duration::from_micros(round * 150));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    gone_soon("61003");
+    gone_soon("ns-spawn: init");
+}
+
+#[test]
+fn what_the_command_leaves_running_ends_with_it() {
+    need!(root());
+    assert_eq!(inside("sleep 61004 & exit 5").code, 5);
+    gone_soon("61004");
+}
+
+#[test]
+fn orphans_are_reaped_and_do_not_end_the_container() {
+    need!(root());
+    let seen =
+        inside("(sleep 0.1 &); sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status; echo survived");
+    assert_eq!(seen.success().stdout, "survived\n");
+}
+
+#[test]
+fn a_caller_that_ignores_sigchld_does_not_hang_it() {
+    need!(root());
+    let line = format!(
+        "trap '' CHLD; exec timeout 30 {} --root {} -- sh -c 'exit 9'",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    assert_eq!(sh(&line).code, 9);
+}
+
+#[test]
+fn signals_that_the_caller_ignores_stay_ignored() {
+    need!(root());
+    let line = format!(
+        "trap '' HUP; exec {} --root {} -- sh -c 'kill -HUP $$; echo here'",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    assert_eq!(sh(&line).success().stdout, "here\n");
+}
+
+#[test]
+fn a_rootfs_whose_mount_points_are_links_is_refused_and_nothing_outside_changes() {
+    need!(root());
+    for name in ["proc", "sys", "dev"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (rootfs, victim) = (dir.path().join("rootfs"), dir.path().join("victim"));
+        write_busybox_rootfs(&rootfs);
+        fs::create_dir(&victim).unwrap();
+        fs::remove_dir(rootfs.join(name)).unwrap();
+        symlink(&victim, rootfs.join(name)).unwrap();
+        let refused = outcome(spawn(&rootfs).args(["--", "true"]));
+        let expected = format!(
+            "ns-spawn: cannot mount on '/{name}': Too many symbolic links encountered (ELOOP)\n  hint: it must \
+             be a directory and is a symbolic link\n"
+        );
+        assert_eq!(refused, failure(125, expected));
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn root_inside_cannot_climb_out_of_the_root_directory() {
+    need!(root());
+    let line = "mkdir -p /tmp/x && cd / && chroot /tmp/x true 2>/dev/null; cd ../../../../..; ls -d bin/busybox; \
+                ls -d lost+found boot 2>/dev/null; cat /proc/self/mountinfo | wc -l";
+    let seen = inside(line).success().stdout;
+    assert!(seen.starts_with("bin/busybox\n"), "{seen}");
+    assert!(!seen.contains("boot"), "{seen}");
+}
+
+#[test]
+fn the_host_keeps_no_mount_of_a_container() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    write_busybox_rootfs(dir.path());
+    for _ in 0..20 {
+        outcome(spawn(dir.path()).args(["--", "true"])).success();
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn fifty_start_at_once_on_one_rootfs() {
+    need!(root());
+    let children: Vec<_> =
+        (0..50).map(|_| spawn(busybox_rootfs()).args(["--", "true"]).spawn().unwrap()).collect();
+    for mut child in children {
+        assert_eq!(shell_status(child.wait().unwrap()), 0);
+    }
+}
+
+#[test]
+fn the_working_directory_is_inside() {
+    need!(root());
+    assert_eq!(inside_with(&["--workdir", "/tmp"], "pwd").success().stdout, "/tmp\n");
+    let expected =
+        "ns-spawn: cannot enter working directory '/nosuch': No such file or directory (ENOENT)\n";
+    assert_eq!(inside_with(&["--workdir", "/nosuch"], "pwd"), failure(125, expected.into()));
+}
+
+#[test]
+fn a_dry_run_prints_the_steps_and_takes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed =
+        outcome(spawn(dir.path()).args(["--dry-run", "--", "sh", "-c", "echo hi"])).success();
+    let shown = printed.stdout.replace(dir.path().to_str().unwrap(), "ROOTFS");
+    let expected =
+        fs::read_to_string(crate::support::top().join("tests/expected/ns-spawn-dry-run.txt"));
+    let without_term = |text: &str| {
+        text.split(' ').filter(|w| !w.starts_with("TERM=")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(without_term(&shown), without_term(&expected.unwrap()));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn verbose_says_the_same_steps_as_they_are_taken() {
+    need!(root());
+    let seen = inside_with(&["--verbose"], "echo hi").success();
+    assert_eq!(seen.stdout, "hi\n");
+    let printed = inside_with(&["--dry-run"], "echo hi").success().stdout;
+    let steps: Vec<_> = printed
+        .lines()
+        .filter(|line| *line != "EOF")
+        .map(|line| line.trim_end_matches(" <<'EOF'"))
+        .collect();
+    let taken: Vec<_> = seen.stderr.lines().map(|line| line.trim_start_matches("+ ")).collect();
+    assert_eq!(taken, steps);
+}
+
+/// A script that runs a container's shell as a script of the lab does, and goes on afterwards.
+fn script_in_a_terminal(options: &str) -> Pty {
+    let line = format!(
+        "{} --root {} {options} -- sh -i; echo rc=$?; read x; echo got=$x",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-i"]).env("PS1", "outer> ").env("LINE", line);
+    let mut pty = Pty::start(&command, 33, 101);
+    pty.see("outer> ");
+    pty.enter("bash -c \"$LINE\"\n");
+    pty.see("/ # ");
+    pty
+}
+
+#[test]
+fn in_a_terminal_a_shell_inside_is_a_whole_shell() {
+    need!(root());
+    let mut pty = script_in_a_terminal("");
+    pty.enter("tty; stty size\n");
+    assert!(pty.see("33 101\r\n").contains("/dev/pts/0\r\n"));
+    pty.enter("ls -l /dev/console | cut -c 1; test -t 0 && test -t 1 && test -t 2 && echo all\n");
+    pty.see("c\r\nall\r\n");
+    // Ctrl-C ends the foreground job only, Ctrl-Z stops it.
+    pty.enter("sleep 61005; echo after=$?\n");
+    pty.see("\r\n");
+    thread::sleep(Duration::from_millis(300));
+    pty.enter("\x03");
+    pty.see("/ # ");
+    pty.enter("sleep 61006\n");
+    pty.see("sleep 61006\r\n");
+    thread::sleep(Duration::from_millis(300));
+    pty.enter("\x1a");
+    pty.see("Stopped");
+    pty.enter("fg\n");
+    pty.see("sleep 61006\r\n");
+    thread::sleep(Duration::from_millis(300));
+    pty.enter("\x03");
+    pty.see("/ # ");
+    pty.resize(50, 120);
+    pty.enter("stty size\n");
+    pty.see("50 120\r\n");
+    // The script goes on: it is not stopped, and reads its next line.
+    pty.enter("exit 5\n");
+    pty.see("rc=5\r\n");
+    pty.enter("hello\n");
+    pty.see("got=hello\r\n");
+    pty.see("outer> ");
+}
+
+#[test]
+fn a_shell_that_inherits_the_terminal_gives_it_back() {
+    need!(root());
+    let mut pty = script_in_a_terminal("--console inherit");
+    pty.enter("exit 6\n");
+    pty.see("rc=6\r\n");
+    pty.enter("hello\n");
+    pty.see("got=hello\r\n");
+    pty.see("outer> ");
+}
+
+#[test]
+fn the_terminal_is_as_before_when_the_container_is_killed() {
+    need!(root());
+    let mut pty = script_in_a_terminal("");
+    pty.enter("kill -KILL $$\n");
+    pty.see("rc=137\r\n");
+    pty.enter("hello\n");
+    pty.see("got=hello\r\n");
+    pty.enter("stty -a | grep -o -w -e icanon -e echo; echo e''nd\n");
+    let modes = pty.see("\r\nend\r\n");
+    assert!(modes.contains("icanon\r\necho\r\n"), "{modes}");
+}
+
+#[test]
+fn without_a_terminal_of_its_own_a_command_has_none() {
+    need!(root());
+    let line = format!(
+        "{} --root {} --console none -- sh -c 'tty; cat /dev/tty; wc -c'",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &line]);
+    let mut pty = Pty::start(&command, 24, 80);
+    pty.see("not a tty\r\n");
+    pty.see("can't open '/dev/tty'");
+    pty.see("0\r\n");
+}

@@ -128,7 +128,9 @@ pub(crate) fn root() -> bool {
 /// Whether `program` can be found.
 pub(crate) fn installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).is_file())
 }
 
 /// A directory of the build for what tests keep between runs.
@@ -150,18 +152,29 @@ pub(crate) fn busybox_rootfs() -> &'static Path {
     })
 }
 
+/// Write an executable file.
+///
+/// Another process does it: were the file open for writing here while another test forks, running it
+/// would fail with ETXTBSY as long as that child has not come to its exec.
+pub(crate) fn write_program(content: &[u8], path: &Path) {
+    let line = "cat >\"$0\" && chmod 755 \"$0\"";
+    outcome_with_input(Command::new("sh").args(["-c", line]).arg(path), content).success();
+}
+
 /// Make such a root file system in `dir`, for tests that change it.
 pub(crate) fn write_busybox_rootfs(dir: &Path) {
     for sub in ["bin", "dev", "etc", "proc", "sys", "tmp", "root", "run", "usr/bin", "mnt"] {
         fs::create_dir_all(dir.join(sub)).unwrap();
     }
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists());
-    fs::copy(busybox.expect("needs busybox-static"), dir.join("bin/busybox")).unwrap();
-    let list = outcome(Command::new(dir.join("bin/busybox")).arg("--list")).success().stdout;
+    let busybox = busybox.expect("needs busybox-static");
+    write_program(&fs::read(busybox).unwrap(), &dir.join("bin/busybox"));
+    let list = outcome(Command::new(busybox).arg("--list")).success().stdout;
     for applet in list.lines().filter(|applet| *applet != "busybox") {
         std::os::unix::fs::symlink("busybox", dir.join("bin").join(applet)).unwrap();
     }
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n";
+    let passwd =
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/sh\n";
     fs::write(dir.join("etc/passwd"), passwd).unwrap();
     fs::write(dir.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n").unwrap();
 }

@@ -67,7 +67,7 @@ pub(crate) struct Cli {
     pub(crate) verbose: bool,
 
     /// Program to run, looked up in DIR, and its arguments [default: /bin/bash, else /bin/sh]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -101,7 +101,7 @@ fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
             sys::exit_now(1)
         }
         Side::Parent(command) => {
-            forget(places)?;
+            forget(places, terminal)?;
             Ok(command)
         }
     }
@@ -129,9 +129,10 @@ fn hide() -> Result<(), Error> {
 }
 
 /// Keep nothing but what reaping and passing signals on needs.
-fn forget(places: Places) -> Result<(), Error> {
-    // COMMAND alone decides how long its streams stay open; close_range closes what the places own.
-    std::mem::forget(places);
+fn forget(places: Places, terminal: Attached) -> Result<(), Error> {
+    // Everything goes at once, the standard streams too: COMMAND alone decides how long they stay open. What
+    // the values own must not be closed a second time.
+    std::mem::forget((places, terminal));
     sys::close_from(0, false).attempt(|| "cannot close init's descriptors".into())?;
     security::limit_capabilities(CapabilitySet::KILL)
 }
@@ -217,7 +218,10 @@ impl Step {
                 .flat_map(netns::Netns::files)
                 .map(|(source, target)| {
                     let source = quote(&source.to_string_lossy());
-                    format!("mount --bind {source} {root}{}", quote(&target.to_string_lossy()))
+                    format!(
+                        "mount --bind -o ro {source} {root}{}",
+                        quote(&target.to_string_lossy())
+                    )
                 })
                 .collect(),
             Self::MakeReadOnly => vec![format!("mount -o remount,bind,nodev,ro {root}")],

@@ -7,6 +7,7 @@ use crate::{
 };
 use nix::{
     errno::Errno,
+    libc,
     sched::{CloneFlags, setns},
     sys::statfs::fstatfs,
 };
@@ -101,9 +102,13 @@ impl Netns {
     ) -> Result<(), Error> {
         for (file, copy) in self.files.iter().zip(copies) {
             let target = mount_point_within(tree, &file.target, file.kind)?;
-            attach(copy, target).attempt(|| {
+            // They are the host's: inside they are only read.
+            let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+            let attempt = || {
                 format!("cannot bind '{}' on '{}'", file.source.display(), file.target.display())
-            })?;
+            };
+            sys::set_mount_attributes(copy, closed, 0, true).attempt(attempt)?;
+            attach(copy, target).attempt(attempt)?;
         }
         Ok(())
     }

@@ -122,7 +122,7 @@ pub(crate) fn switch_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
 /// A link is refused: the mounts would land elsewhere (CVE-2019-19921, CVE-2026-41579).
 pub(crate) fn mount_point(tree: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
     let open = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat2(tree, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH)
     };
     let opened = match open() {

@@ -1,0 +1,76 @@
+# A Linux container by hand: four small tools, chained. 'make help' lists what there is.
+
+# What you may want to change, on the command line or in the environment:
+ROOTFS ?= rootfs
+ROOTFS_FLAGS ?=
+NETNS ?= container_network_ns
+NETNS_FLAGS ?= $(if $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v nft),--nat)
+CGROUP ?= container
+PIDS_MAX ?= 64
+MEMORY_MAX ?= 512M
+SPAWN_FLAGS ?=
+CMD ?= hostname
+
+BIN := target/release
+# Everything is built as you; the tools need root.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+LIMITED := $(SUDO) $(BIN)/cgroup-apply run --pids-max $(PIDS_MAX) --memory-max $(MEMORY_MAX) $(CGROUP) --
+CHAIN := $(LIMITED) $(BIN)/ns-spawn --netns $(NETNS) --root $(ROOTFS) $(SPAWN_FLAGS) --
+
+export CMD
+.DEFAULT_GOAL := help
+.PHONY: help container run rootfs network build test lint clean
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+		printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@printf '\nVariables: ROOTFS=%s ROOTFS_FLAGS=%s\n  NETNS=%s NETNS_FLAGS=%s\n' \
+		'$(ROOTFS)' '$(ROOTFS_FLAGS)' '$(NETNS)' '$(NETNS_FLAGS)'
+	@printf '  CGROUP=%s PIDS_MAX=%s MEMORY_MAX=%s SPAWN_FLAGS=%s CMD="%s"\n' \
+		'$(CGROUP)' '$(PIDS_MAX)' '$(MEMORY_MAX)' '$(SPAWN_FLAGS)' "$$CMD"
+
+container: rootfs network ## Start bash in the container
+	@$(CHAIN) /bin/bash
+
+run: rootfs network ## Run CMD="..." in the container
+	@$(CHAIN) /bin/sh -c "$$CMD"
+
+# Its second attempt is for a machine that reaches only an apt mirror and has no mmdebstrap yet.
+rootfs: build ## Make the root file system
+	@fetch='$(SUDO) $(BIN)/rootfs-fetch --or-bootstrap $(ROOTFS_FLAGS) $(ROOTFS)'; \
+	if command -v mmdebstrap debootstrap apt-get | grep --quiet bootstrap || ! command -v apt-get >/dev/null; then \
+		$$fetch >/dev/null; \
+	elif ! $$fetch >/dev/null; then \
+		echo "make: installing mmdebstrap with apt-get, to build the tree from the host's apt mirror" >&2; \
+		$(SUDO) apt-get install --yes --no-install-recommends mmdebstrap >&2; \
+		$$fetch >/dev/null; \
+	fi
+
+network: build ## Make the network namespace
+	@$(SUDO) $(BIN)/netns-setup up $(NETNS_FLAGS) $(NETNS) >/dev/null
+
+build: ## Build the four tools
+	@command -v cargo >/dev/null || { \
+		echo "make: cargo is missing: install Rust as https://rustup.rs says" >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+		echo "make: a C compiler is missing: 'apt-get install gcc libc6-dev' installs one" >&2; exit 1; }
+	@cargo build --release --locked --quiet --workspace --exclude tests
+
+test: build ## Run the unit and the black-box tests
+	@tests/prepare
+	BIN_DIR='$(CURDIR)/$(BIN)' cargo test --workspace --locked --no-fail-fast \
+		$(if $(SUDO),--config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR,MUST_RUN,PATH'")
+
+lint: ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+clean: ## Undo what 'container' made, then remove what was built
+	@if [ -x $(BIN)/netns-setup ]; then \
+		$(SUDO) $(BIN)/cgroup-apply delete --kill $(CGROUP) && $(SUDO) $(BIN)/netns-setup down $(NETNS); \
+	elif [ -e /run/netns/$(NETNS) ]; then \
+		echo "make: 'make build' first: the tools undo what they made" >&2; exit 1; \
+	fi
+	@if [ -e '$(ROOTFS)' ]; then $(SUDO) rm --recursive --force --one-file-system -- '$(ROOTFS)'; fi
+	@if [ -e target ]; then $(SUDO) rm --recursive --force --one-file-system target; fi
