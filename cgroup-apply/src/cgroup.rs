@@ -1,0 +1,528 @@
+//! The cgroup itself: made, limited, shared between runs, emptied and removed.
+//!
+//! Runs under one name hold a shared lock (flock(2)) on the cgroup's directory in the anchor hierarchy; who
+//! can make it exclusive is alone and may remove the cgroup. That a cgroup is temporary, and so may be
+//! removed with all that is in it, is written on its directories: they have the sticky bit, as /tmp has.
+//! The kernel drops the lock with the process and keeps the bit, so after a kill -9 the next run finds a
+//! temporary cgroup that nobody holds, and clears it away.
+
+use crate::{
+    cli,
+    error::{self, Attempt as _, Error},
+    hierarchy::Tree,
+    limits::{Name, Verdict, Write},
+    plan::{Place, Plan, Planned, Step, echo, quote},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkdir},
+};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// S_ISVTX, the mark of a temporary cgroup.
+const STICKY: u32 = 0o1000;
+/// How long killed processes may take to vanish.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the directory may be removed by others while it is being made.
+const ATTEMPTS: usize = 1000;
+
+/// A cgroup that this process holds.
+#[derive(Debug)]
+pub(crate) struct Group<'plan> {
+    plan: &'plan Plan,
+    tree: &'plan Tree,
+    lock: Flock<File>,
+    taken: Vec<Change>,
+}
+
+/// Something that was done and can be taken back.
+#[derive(Debug)]
+enum Change {
+    Made(PathBuf),
+    Wrote { file: PathBuf, before: String },
+}
+
+/// `create`.
+pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<ExitCode, Error> {
+    let plan = Plan::new(tree, &args.name, &args.limits, false)?;
+    if dry_run {
+        return error::result(&plan.script(None));
+    }
+    drop(Group::make(tree, &plan)?);
+    let dirs = directories(tree, &args.name);
+    error::result(&dirs.iter().map(|dir| format!("{}\n", dir.display())).collect::<String>())
+}
+
+impl<'plan> Group<'plan> {
+    /// Make the cgroup and set its limits, or leave everything as it was.
+    pub(crate) fn make(tree: &'plan Tree, plan: &'plan Plan) -> Result<Self, Error> {
+        let mut group = Self::enter(tree, plan)?;
+        plan.refused.iter().for_each(error::tell);
+        match group.fit() {
+            Ok(()) => Ok(group),
+            Err(err) => Err(group.undo(err)),
+        }
+    }
+
+    /// Make the anchor's directory and take hold of it.
+    fn enter(tree: &'plan Tree, plan: &'plan Plan) -> Result<Self, Error> {
+        for _ in 0..ATTEMPTS {
+            let mut taken = vec![];
+            match plan.anchor_steps.iter().try_for_each(|step| take(step, &mut taken)) {
+                // The directory above was removed by the last run in it.
+                Err(err) if err.errno() == Some(Errno::ENOENT) && plan.name.lineage().len() > 1 => {
+                    continue;
+                }
+                Err(err) => return Err(undone(err, &taken)),
+                Ok(()) => {}
+            }
+            let shown = plan.anchor().display();
+            let dir = match File::open(plan.anchor()) {
+                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                dir => dir.attempt(|| format!("cannot open '{shown}'"))?,
+            };
+            let made = taken
+                .iter()
+                .any(|change| matches!(change, Change::Made(dir) if dir == plan.anchor()));
+            let dir = if made || !is_temporary(plan.anchor()) {
+                dir
+            } else {
+                match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                    Ok(_alone) => {
+                        clear(tree, &plan.name)?;
+                        continue;
+                    }
+                    Err((dir, _held)) => dir,
+                }
+            };
+            let lock = Flock::lock(dir, FlockArg::LockShared).map_err(|(_, errno)| errno);
+            let lock = lock.attempt(|| format!("cannot lock '{shown}'"))?;
+            if is_same(&lock, plan.anchor()) {
+                return Ok(Self { plan, tree, lock, taken });
+            }
+        }
+        Err(Error::new(format!(
+            "cannot create '{}': it is removed again and again",
+            plan.anchor().display()
+        )))
+    }
+
+    /// Make the other directories, set the limits.
+    fn fit(&mut self) -> Result<(), Error> {
+        self.plan.steps.iter().try_for_each(|step| take(step, &mut self.taken))?;
+        if !self.plan.temporary {
+            directories(self.tree, &self.plan.name).iter().try_for_each(|dir| keep(dir))?;
+        }
+        for limit in &self.plan.limits {
+            match self.apply(limit) {
+                Err(err) if self.plan.best_effort => error::tell(&err),
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Write a limit and read it back.
+    fn apply(&mut self, limit: &Planned) -> Result<(), Error> {
+        if limit.in_effect() {
+            return Ok(());
+        }
+        let is_new = self
+            .taken
+            .iter()
+            .any(|change| matches!(change, Change::Made(dir) if *dir == limit.dir));
+        for write in &limit.writes {
+            let file = limit.dir.join(&write.file);
+            let before = fs::read_to_string(&file).unwrap_or_default();
+            error::trace(&echo(&write.value, &file));
+            put(&file, &write.value)
+                .map_err(|err| explain_limit(err, &limit.file, write, &limit.dir))?;
+            if !is_new {
+                self.taken.push(Change::Wrote { file: file.clone(), before });
+            }
+            // Some files of v1 can only be written (`devices.deny`).
+            let Ok(read) = fs::read_to_string(&file) else { continue };
+            match write.verdict(&read) {
+                Verdict::InEffect => {}
+                Verdict::Remark(remark) => error::tell(&remark),
+                Verdict::NotApplied => {
+                    let (asked, read) = (&write.value, read.trim());
+                    return Err(Error::new(format!(
+                        "cannot limit {}: '{asked}' was written to '{}', which reads '{read}'",
+                        limit.file,
+                        file.display()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Take back what was done, because of `err`.
+    pub(crate) fn undo(self, err: Error) -> Error {
+        // Not while another run is in what was made here: then the last one removes it.
+        let alone = self.lock.relock(FlockArg::LockExclusiveNonblock).is_ok();
+        let ours =
+            self.taken.iter().filter(|change| alone || matches!(change, Change::Wrote { .. }));
+        undone(err, ours)
+    }
+
+    /// Let go of the cgroup: if it is temporary and nobody else is in it, with all that it holds.
+    /// What could not be removed is named.
+    pub(crate) fn leave(self) -> Result<(), Error> {
+        let alone = self.lock.relock(FlockArg::LockExclusiveNonblock).is_ok();
+        if alone && is_temporary(self.plan.anchor()) {
+            clear(self.tree, &self.plan.name)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Take a step unless there is nothing to do, and note it.
+fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
+    if !step.is_needed() {
+        return Ok(());
+    }
+    error::trace(step);
+    match step {
+        Step::Make { dir, temporary } => {
+            let mode = if *temporary { 0o755 | STICKY } else { 0o755 };
+            match mkdir(dir, Mode::from_bits_truncate(mode)) {
+                Err(Errno::EEXIST) if dir.is_dir() => {} // another run was faster
+                result => {
+                    result
+                        .attempt(|| format!("cannot create cgroup '{}'", dir.display()))
+                        .map_err(explain)?;
+                    taken.push(Change::Made(dir.clone()));
+                }
+            }
+            Ok(())
+        }
+        // It stays enabled: other cgroups may have come to need it, and it limits nothing by itself.
+        Step::Enable { dir, .. } => enable(step, dir),
+        Step::Fill { dir, file } => {
+            let above = dir.parent().unwrap_or(dir).join(file);
+            let shown =
+                || format!("cannot fill '{}' from the cgroup above", dir.join(file).display());
+            let list = fs::read_to_string(above).attempt(shown)?;
+            put(&dir.join(file), list.trim()).attempt(shown).map_err(explain)
+        }
+    }
+}
+
+/// Hand controllers on to the cgroups below `dir`.
+fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
+    let controllers = step.missing_controllers().join(", ");
+    let result = put(&dir.join("cgroup.subtree_control"), &step.enabling());
+    let shown = dir.display();
+    let err = match result.attempt(|| format!("cannot enable {controllers} below '{shown}'")) {
+        Err(err) => err,
+        Ok(()) => return Ok(()),
+    };
+    let inside = processes([dir.to_path_buf()].iter(), false).len();
+    Err(match err.errno() {
+        Some(Errno::EBUSY) if inside > 0 => err.hint(format!(
+            "on cgroup v2 only a cgroup without processes of its own hands controllers on; {inside} are in it: move them to one below it"
+        )),
+        Some(Errno::ENOENT) => err.hint(format!("'{shown}/cgroup.controllers' says which ones it was given itself")),
+        _ => explain(err),
+    })
+}
+
+/// Write `value` in one call, as interface files want it.
+fn put(file: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+}
+
+/// The rule behind an errno that any change of a cgroup may give.
+fn explain(err: Error) -> Error {
+    let needs_root = "run as root, or in a cgroup that is delegated to you";
+    err.hint_on(Errno::EACCES, needs_root)
+        .hint_on(Errno::EPERM, needs_root)
+        .hint_on(Errno::EROFS, "cgroups are mounted read-only here, as inside most containers")
+        .hint_on(
+            Errno::EAGAIN,
+            "cgroup.max.descendants or cgroup.max.depth of a cgroup above is reached",
+        )
+}
+
+/// The same for a limit.
+fn explain_limit(err: io::Error, limit: &str, write: &Write, dir: &Path) -> Error {
+    let Write { file, value, .. } = write;
+    let shown = dir.join(file);
+    let err = Err::<(), _>(err).attempt(|| {
+        format!("cannot limit {limit}: cannot write '{value}' to '{}'", shown.display())
+    });
+    let Err(err) = err else { unreachable!("it was made from an error") };
+    let no_file = if file.contains("memsw") || file.contains("swap") {
+        "this kernel does not account for swap (swapaccount=1 at boot)".into()
+    } else {
+        format!("this kernel has no such file in '{}'", dir.display())
+    };
+    explain(err)
+        .hint_on(Errno::ENOENT, no_file)
+        .hint_on(Errno::EBUSY, "the cgroup uses more than that already")
+}
+
+/// Take `changes` back, last first, and say so with `err`.
+fn undone<'changes>(
+    err: Error,
+    changes: impl IntoIterator<Item = &'changes Change, IntoIter: DoubleEndedIterator>,
+) -> Error {
+    let (mut count, mut left) = (0, vec![]);
+    for change in changes.into_iter().rev() {
+        let result = match change {
+            Change::Made(dir) => remove(dir, Instant::now() + PATIENCE),
+            Change::Wrote { file, before } => put(file, before.trim()),
+        };
+        match (result, change) {
+            (Ok(()), _) => count += 1,
+            (Err(_), Change::Made(dir)) => left.push(format!("'{}'", dir.display())),
+            (Err(_), Change::Wrote { file, .. }) => {
+                left.push(format!("the value in '{}'", file.display()))
+            }
+        }
+    }
+    let changes = if count == 1 { "change" } else { "changes" };
+    let err = match (count, left.is_empty()) {
+        (0, _) => err,
+        (_, true) => err.undone(format!("{count} {changes}; the cgroups are as they were")),
+        (_, false) => err.undone(format!("{count} {changes}")),
+    };
+    err.left_behind(left)
+}
+
+/// `delete`.
+pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<ExitCode, Error> {
+    let name = &args.name;
+    let dirs = directories(tree, name);
+    let inside = processes(dirs.iter(), true);
+    if !args.kill && !inside.is_empty() {
+        return Err(Error::new(format!("cannot delete '{name}': {} in it", list(&inside)))
+            .hint("--kill kills what is in it first"));
+    }
+    if dry_run {
+        let kill = dirs.iter().take(1).filter(|_| !inside.is_empty()).map(|dir| shown_kill(dir));
+        let rmdirs =
+            dirs.iter().rev().flat_map(|dir| below(dir)).map(|dir| format!("rmdir {}", quote(dir)));
+        return error::result(
+            &kill.chain(rmdirs).flat_map(|line| [line, "\n".into()]).collect::<String>(),
+        );
+    }
+    let anchor = tree.anchor().base.join(name.path());
+    let lock = match File::open(&anchor) {
+        Ok(dir) => Some(take_over(dir, &dirs, args)?),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => None,
+        Err(err) => return Err(err).attempt(|| format!("cannot open '{}'", anchor.display())),
+    };
+    let left = remove_all(&dirs, args.kill);
+    drop(lock);
+    if left.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Error::new(format!("cannot delete '{name}'")).left_behind(left))
+}
+
+/// Become the only holder of the cgroup, whose runs must end for that.
+fn take_over(dir: File, dirs: &[PathBuf], args: &cli::Delete) -> Result<Flock<File>, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut dir = dir;
+    loop {
+        dir = match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((dir, Errno::EWOULDBLOCK)) if args.kill && Instant::now() < deadline => dir,
+            Err((_, errno)) => {
+                let err = Err::<Flock<File>, _>(errno)
+                    .attempt(|| format!("cannot delete '{}'", args.name));
+                return err.map_err(|err| {
+                    err.hint_on(Errno::EWOULDBLOCK, "a run is using it; --kill ends it")
+                });
+            }
+        };
+        kill_all(dirs, deadline);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Kill what is in a temporary cgroup and remove it everywhere.
+fn clear(tree: &Tree, name: &Name) -> Result<(), Error> {
+    let dirs: Vec<_> =
+        directories(tree, name).into_iter().filter(|dir| is_temporary(dir)).collect();
+    let left = remove_all(&dirs, true);
+    if !left.is_empty() {
+        return Err(Error::new(format!("cannot remove cgroup '{name}'")).left_behind(left));
+    }
+    // Those above go with the last one below them; until then they are not empty (EBUSY).
+    for hierarchy in &tree.hierarchies {
+        for path in name.lineage().iter().rev().skip(1) {
+            let dir = hierarchy.base.join(path);
+            if is_temporary(&dir) && fs::remove_dir(&dir).is_ok() {
+                error::trace(&format!("rmdir {}", quote(&dir)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Remove `dirs` with all below them, the first one last, because runs meet in it. Names what is left.
+fn remove_all(dirs: &[PathBuf], kill: bool) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    if kill {
+        kill_all(dirs, deadline);
+    }
+    let mut left = vec![];
+    for dir in dirs.iter().rev() {
+        for dir in below(dir) {
+            error::trace(&format!("rmdir {}", quote(&dir)));
+            if remove(&dir, deadline).is_err() {
+                let inside = processes([dir.clone()].iter(), false);
+                let who = if inside.is_empty() {
+                    String::new()
+                } else {
+                    format!(" with {}", list(&inside))
+                };
+                left.push(format!("'{}'{who}", dir.display()));
+            }
+        }
+    }
+    left
+}
+
+/// Remove one directory; a killed process may keep it busy for a moment longer.
+fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        match fs::remove_dir(dir) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(err) if err.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                if !processes([dir.to_path_buf()].iter(), false).is_empty() && !is_temporary(dir) {
+                    return Err(err);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Kill all processes in `dirs` and below, until there are none.
+fn kill_all(dirs: &[PathBuf], deadline: Instant) {
+    let mut pause = Duration::from_micros(100);
+    while !processes(dirs.iter(), true).is_empty() && Instant::now() < deadline {
+        for dir in dirs {
+            let file = dir.join("cgroup.kill");
+            if file.exists() {
+                error::trace(&echo("1", &file));
+                put(&file, "1").unwrap_or_default(); // seen by the loop
+            }
+        }
+        let rest = processes(dirs.iter(), true);
+        if !rest.is_empty() {
+            kill_frozen(dirs, &rest);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Kill one by one, frozen if that is possible so that nothing forks away meanwhile.
+fn kill_frozen(dirs: &[PathBuf], pids: &BTreeSet<i32>) {
+    let freezer = dirs.iter().find_map(|dir| {
+        let v1 = (dir.join("freezer.state"), "FROZEN", "THAWED");
+        let v2 = (dir.join("cgroup.freeze"), "1", "0");
+        [v1, v2].into_iter().find(|(file, ..)| file.exists())
+    });
+    if let Some((file, frozen, _)) = &freezer {
+        put(file, frozen).unwrap_or_default(); // without it the next turn of the loop gets the rest
+    }
+    for pid in pids {
+        match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
+            Ok(()) | Err(_) => {} // gone already, or seen by the loop
+        }
+    }
+    if let Some((file, _, thawed)) = &freezer {
+        put(file, thawed).unwrap_or_default(); // a frozen process of v1 does not die
+    }
+}
+
+/// The shell command for killing what is in `dir`.
+fn shown_kill(dir: &Path) -> String {
+    let file = dir.join("cgroup.kill");
+    if file.exists() {
+        echo("1", &file)
+    } else {
+        format!("kill -KILL $(cat {})", quote(dir.join("cgroup.procs")))
+    }
+}
+
+/// The directories of `name` that exist, the anchor's first.
+pub(crate) fn directories(tree: &Tree, name: &Name) -> Vec<PathBuf> {
+    Place::existing(tree, name).into_iter().map(|place| place.dir).collect()
+}
+
+/// `dir` and all cgroups in it, deepest first.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut dirs: Vec<_> = inside.flat_map(|entry| below(&entry.path())).collect();
+    dirs.push(dir.to_path_buf());
+    dirs
+}
+
+/// The processes in `dirs`, and if `deep` in the cgroups below. Those that this PID namespace cannot see
+/// are listed as 0 by the kernel, and 0 is nothing to send a signal to: it would be our own process group.
+pub(crate) fn processes<'dir>(
+    dirs: impl Iterator<Item = &'dir PathBuf>,
+    deep: bool,
+) -> BTreeSet<i32> {
+    let all = dirs.flat_map(|dir| if deep { below(dir) } else { vec![dir.clone()] });
+    let lists = all.map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .filter(|pid| *pid != 0)
+        .collect()
+}
+
+/// "2 processes (12, 13)".
+fn list(pids: &BTreeSet<i32>) -> String {
+    let numbers: Vec<_> = pids.iter().map(i32::to_string).collect();
+    let noun = if pids.len() == 1 { "process" } else { "processes" };
+    format!("{} {noun} ({})", pids.len(), numbers.join(", "))
+}
+
+/// Whether `dir` was made by a run and may go with it.
+fn is_temporary(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|dir| dir.mode() & STICKY != 0)
+}
+
+/// Take the mark away: the cgroup stays.
+fn keep(dir: &Path) -> Result<(), Error> {
+    if !is_temporary(dir) {
+        return Ok(());
+    }
+    error::trace(&format!("chmod -t {}", quote(dir)));
+    fs::set_permissions(dir, Permissions::from_mode(0o755))
+        .attempt(|| format!("cannot keep '{}'", dir.display()))
+}
+
+/// Whether the open directory is still the one at `path`.
+fn is_same(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(path)) => open.ino() == path.ino(),
+        _ => false,
+    }
+}

@@ -1,0 +1,199 @@
+//! The options. The doc comments are the help; no logic, no I/O.
+
+use crate::{
+    error,
+    limits::{CpuMax, List, Name, PidsMax, Setting, Size},
+};
+use clap::{Args, Parser, Subcommand};
+use std::{env, ffi::OsString, process::ExitCode};
+
+/// Make a cgroup, set its limits, run a command inside it
+///
+/// Limits are named after the interface files of cgroup v2 and mean the same
+/// on v1: each controller is used where it lives on this host (v1, v2 or, on
+/// a hybrid host, both).
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 80, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+
+    /// Print the steps as shell commands and change nothing
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
+
+    /// Show each step on stderr as it is taken
+    #[arg(long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+const AFTER_HELP: &str = "\
+Exit status of run: COMMAND's own, or 128+N if signal N killed it; 125 if
+cgroup-apply failed before COMMAND ran, 126 if COMMAND cannot be executed,
+127 if it is not found.
+Of the others: 0 done, or nothing to do; 1 failed, nothing left; 2 wrong usage;
+3 failed, and something is left behind and named.
+
+Example: cgroup-apply run --pids-max 64 --memory-max 512M container -- bash";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make the cgroup, limit it, run COMMAND inside, wait, remove the cgroup
+    ///
+    /// COMMAND starts inside the cgroup. Its standard streams and exit status
+    /// are passed through, signals sent to cgroup-apply are passed on to it.
+    /// When it ends, what it left running is killed and the cgroup removed.
+    /// Runs at the same time under one NAME share the cgroup; the last one
+    /// removes it. A cgroup that 'create' or somebody else made is used as it
+    /// is, with its limits and those asked for here, and stays.
+    Run(Run),
+
+    /// Make the cgroup and limit it, or change it to what is asked for
+    ///
+    /// Prints its directories, one a line: one in each hierarchy that has a
+    /// controller that is limited, and in the cgroup v2 tree if there is one.
+    Create(Create),
+
+    /// Remove the cgroup in every hierarchy
+    ///
+    /// An absent cgroup is success. One with processes is refused unless
+    /// --kill is given.
+    Delete(Delete),
+
+    /// Show the limits in effect and the processes of the cgroup
+    Show(Show),
+
+    /// Show where each controller of this host lives: v1, v2 or hybrid
+    Info(Info),
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+
+    /// Join the cgroup and execute COMMAND in place of cgroup-apply
+    ///
+    /// No process of ours stays to wait or report; the cgroup stays, as with
+    /// 'create', until 'delete'.
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) exec: bool,
+
+    /// Leave the cgroup, and what runs in it, when COMMAND has ended
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// The cgroup, below the root of each hierarchy (without root: below the
+    /// caller's own cgroup); 'a/b' is b below a
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+
+    /// Program to run, and its arguments
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+
+    /// The cgroup, below the root of each hierarchy
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Kill the processes in it first
+    #[arg(long)]
+    pub(crate) kill: bool,
+
+    /// The cgroup, below the root of each hierarchy
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The cgroup, below the root of each hierarchy
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+}
+
+/// `info`.
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What may be asked of a cgroup. Without any of these nothing is limited.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct Limits {
+    /// Most processes and threads: a number, or 'max'
+    #[arg(long, value_name = "N")]
+    pub(crate) pids_max: Option<PidsMax>,
+
+    /// Most memory: bytes, with K, M, G or T (1024), a share of the RAM as
+    /// '25%', or 'max'
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_max: Option<Size>,
+
+    /// Memory above which the cgroup is slowed and reclaimed (v2 only)
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_high: Option<Size>,
+
+    /// Most swap; v1 needs --memory-max with it
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_swap_max: Option<Size>,
+
+    /// Most CPU time: CPUs ('1.5'), share of one CPU ('50%'), QUOTA/PERIOD in
+    /// microseconds ('20000/100000'), or 'max'
+    #[arg(long, value_name = "CPU")]
+    pub(crate) cpu_max: Option<CpuMax>,
+
+    /// Share of the CPU against other cgroups, 1 to 10000; 100 is everybody's
+    /// (v1: cpu.shares, times 10.24)
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) cpu_weight: Option<u64>,
+
+    /// CPUs to run on, as '0-2,4'
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<List>,
+
+    /// Memory nodes to allocate from, as '0-1'
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<List>,
+
+    /// Write VALUE to the interface file FILE, as it is (repeat)
+    ///
+    /// FILE is named as the kernel of this host has it, and its controller is
+    /// what stands before the first dot: 'memory.swappiness=0'.
+    #[arg(long, value_name = "FILE=VALUE")]
+    pub(crate) set: Vec<Setting>,
+
+    /// Make a limit that cannot be applied a warning, not an error
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+}
+
+impl Cli {
+    pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
+        // The first word that is no option is the verb: no option before it takes a value.
+        let verb = env::args_os().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+        Self::try_parse().map_err(|err| error::usage(&err, verb.is_some_and(|verb| verb == "run")))
+    }
+}

@@ -1,0 +1,444 @@
+//! What may be asked of a cgroup, and the interface files it becomes on v1 and on v2.
+
+use crate::{cli, error::Error, hierarchy::Version};
+use std::{collections::BTreeSet, fmt, path::Path, str::FromStr};
+
+/// The most that the kernel's `pids.max` takes (PID_MAX_LIMIT in include/linux/threads.h, 64 bit).
+const PIDS_MOST: u64 = 4_194_304;
+/// The period of a CPU limit unless one is given, in microseconds: the kernel's default.
+const CPU_PERIOD: u64 = 100_000;
+/// The shortest CPU quota and period that the kernel takes (1 ms), and the longest period (1 s).
+const CPU_SHORTEST: u64 = 1_000;
+const CPU_LONGEST_PERIOD: u64 = 1_000_000;
+/// From here on a v1 memory limit means none: PAGE_COUNTER_MAX, for the largest page size there is.
+const V1_NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xffff;
+/// Memory limits are rounded down to pages; the largest page size of a supported machine.
+const LARGEST_PAGE: u64 = 65_536;
+
+/// A cgroup's path below the base of each hierarchy. It cannot lead out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name(String);
+
+impl Name {
+    /// The name and, before it, those it is below of: `a/b` gives `a`, `a/b`.
+    pub(crate) fn lineage(&self) -> Vec<&Path> {
+        let mut lineage: Vec<_> =
+            self.path().ancestors().filter(|path| *path != Path::new("")).collect();
+        lineage.reverse();
+        lineage
+    }
+
+    /// As a relative path.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Name {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        for part in text.split('/') {
+            if part.is_empty() {
+                return Err(
+                    "a cgroup's name has no empty part, and no '/' before or behind it".into()
+                );
+            }
+            if part.starts_with('.') {
+                return Err(format!("'{part}' begins with a dot"));
+            }
+            if part.chars().any(char::is_control) {
+                return Err("a control character is in it".into());
+            }
+            if part.len() > 255 {
+                return Err(format!("'{part}' has {} bytes; the kernel allows 255", part.len()));
+            }
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// A number of processes, or `None` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PidsMax(Option<u64>);
+
+impl FromStr for PidsMax {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "max" => Ok(Self(None)),
+            _ => match text.parse() {
+                Ok(most) if most <= PIDS_MOST => Ok(Self(Some(most))),
+                _ => Err(format!("allowed are 0 to {PIDS_MOST}, and 'max'")),
+            },
+        }
+    }
+}
+
+/// An amount of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Max,
+    Bytes(u64),
+    /// Of the machine's RAM.
+    Percent(u64),
+}
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = || {
+            "allowed are bytes, a number with K, M, G or T, '1%' to '100%', and 'max'".to_owned()
+        };
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent = percent.parse().ok().filter(|percent| (1..=100).contains(percent));
+            return percent.map(Self::Percent).ok_or_else(allowed);
+        }
+        let shift = match text.bytes().last() {
+            Some(b'K') => 10,
+            Some(b'M') => 20,
+            Some(b'G') => 30,
+            Some(b'T') => 40,
+            _ => 0,
+        };
+        let number = if shift == 0 { text } else { &text[..text.len() - 1] };
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+        bytes.filter(|bytes| *bytes < V1_NO_MEMORY_LIMIT).map(Self::Bytes).ok_or_else(allowed)
+    }
+}
+
+impl Size {
+    /// In bytes, `None` for no limit, on a machine with `ram` bytes.
+    fn bytes(self, ram: u64) -> Option<u64> {
+        match self {
+            Self::Max => None,
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => Some(ram / 100 * percent),
+        }
+    }
+}
+
+/// CPU time in each period, both in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpuMax {
+    quota: Option<u64>,
+    period: u64,
+}
+
+impl FromStr for CpuMax {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = || {
+            "allowed are CPUs ('1.5'), a share ('50%'), QUOTA/PERIOD in microseconds, and 'max'"
+                .to_owned()
+        };
+        let (quota, period) = if text == "max" {
+            (None, CPU_PERIOD)
+        } else if let Some((quota, period)) = text.split_once('/') {
+            let period = period.parse().map_err(|_| allowed())?;
+            match quota {
+                "max" => (None, period),
+                _ => (Some(quota.parse().map_err(|_| allowed())?), period),
+            }
+        } else if let Some(percent) = text.strip_suffix('%') {
+            (Some(fixed_point(percent, 3).ok_or_else(allowed)?), CPU_PERIOD)
+        } else {
+            (Some(fixed_point(text, 5).ok_or_else(allowed)?), CPU_PERIOD)
+        };
+        if quota.is_some_and(|quota| quota < CPU_SHORTEST) {
+            return Err(format!(
+                "the kernel's shortest quota is {CPU_SHORTEST} microseconds in {period}"
+            ));
+        }
+        if !(CPU_SHORTEST..=CPU_LONGEST_PERIOD).contains(&period) {
+            return Err(format!(
+                "the period is {CPU_SHORTEST} to {CPU_LONGEST_PERIOD} microseconds"
+            ));
+        }
+        Ok(Self { quota, period })
+    }
+}
+
+/// A decimal number times ten to the `places`; `None` if it has more places, which would have to be rounded.
+fn fixed_point(text: &str, places: usize) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > places {
+        return None;
+    }
+    format!("{whole}{fraction:0<places$}").parse().ok()
+}
+
+/// A list of CPUs or memory nodes, as `0-2,4`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List(String);
+
+impl FromStr for List {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match expand(text) {
+            Some(set) if !set.is_empty() => Ok(Self(text.into())),
+            _ => Err("allowed are numbers and ranges, as '0-2,4'".into()),
+        }
+    }
+}
+
+/// The members of a list; `None` if it is none.
+fn expand(text: &str) -> Option<BTreeSet<u16>> {
+    let mut set = BTreeSet::new();
+    for range in text.trim().split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+        if first > last {
+            return None;
+        }
+        set.extend(first..=last);
+    }
+    Some(set)
+}
+
+/// An interface file and what is written to it, as typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting {
+    file: String,
+    value: String,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (file, value) = text.split_once('=').ok_or("FILE=VALUE is expected")?;
+        let (controller, rest) =
+            file.split_once('.').ok_or("FILE is an interface file, as 'pids.max'")?;
+        if controller.is_empty() || rest.is_empty() || file.contains('/') {
+            return Err("FILE is an interface file, as 'pids.max'".into());
+        }
+        // Moving a process is no limit, and `cgroup.subtree_control` would shut COMMAND out.
+        if [
+            "cgroup.procs",
+            "cgroup.threads",
+            "cgroup.kill",
+            "cgroup.type",
+            "cgroup.subtree_control",
+        ]
+        .contains(&file)
+        {
+            return Err(format!("'{file}' is not a limit"));
+        }
+        Ok(Self { file: file.into(), value: value.into() })
+    }
+}
+
+/// How to tell from what an interface file reads that a value is in effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// It reads as it was written.
+    Same,
+    /// It reads as a number of bytes, at most a page lower.
+    Bytes,
+    /// It reads as the same set.
+    List,
+    /// Only the kernel knows; a difference is told.
+    Told,
+}
+
+/// What a comparison of the value asked for with the one read back gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    InEffect,
+    /// In effect but for this difference.
+    Remark(String),
+    NotApplied,
+}
+
+/// A value for an interface file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Write {
+    pub(crate) file: String,
+    pub(crate) value: String,
+    pub(crate) check: Check,
+}
+
+impl Write {
+    fn new(file: &str, value: impl fmt::Display, check: Check) -> Self {
+        Self { file: file.into(), value: value.to_string(), check }
+    }
+
+    /// Whether it need not be written to a file that reads `read`.
+    pub(crate) fn holds(&self, read: &str) -> bool {
+        match self.verdict(read) {
+            Verdict::InEffect => true,
+            Verdict::Remark(_) => self.check == Check::Bytes,
+            Verdict::NotApplied => false,
+        }
+    }
+
+    /// What `read`, the text of the file, shows about the value.
+    pub(crate) fn verdict(&self, read: &str) -> Verdict {
+        let (asked, read) = (self.value.trim(), read.trim());
+        let remark = || Verdict::Remark(format!("{}: {asked} asked, {read} in effect", self.file));
+        let known = match self.check {
+            Check::Same | Check::Told => asked == read,
+            Check::List => expand(asked) == expand(read),
+            Check::Bytes => match (amount(asked), amount(read)) {
+                (Some(asked), Some(read)) if read < asked && asked - read < LARGEST_PAGE => {
+                    return remark();
+                }
+                (asked, read) => asked == read,
+            },
+        };
+        match (known, self.check) {
+            (true, _) => Verdict::InEffect,
+            // Files such as io.max have a line for each device.
+            (false, Check::Told) if read.lines().any(|line| line.trim() == asked) => {
+                Verdict::InEffect
+            }
+            (false, Check::Told) => remark(),
+            (false, _) => Verdict::NotApplied,
+        }
+    }
+}
+
+/// A number of bytes as the kernel writes it, `u64::MAX` for no limit.
+fn amount(text: &str) -> Option<u64> {
+    match text {
+        "max" | "-1" => Some(u64::MAX),
+        _ => text
+            .parse()
+            .ok()
+            .map(|bytes| if bytes >= V1_NO_MEMORY_LIMIT { u64::MAX } else { bytes }),
+    }
+}
+
+/// One thing that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// The interface file on v2, which the option is named after.
+    pub(crate) file: String,
+    value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Pids(Option<u64>),
+    Memory(Option<u64>),
+    MemoryHigh(Option<u64>),
+    /// Swap alone, and memory alone, which v1 can only limit together with it.
+    Swap(Option<u64>, Option<Option<u64>>),
+    Cpu(CpuMax),
+    Weight(u64),
+    List(String),
+    Raw(String),
+}
+
+impl Limit {
+    /// The controller that it belongs to.
+    pub(crate) fn controller(&self) -> &str {
+        self.file.split_once('.').map_or(&*self.file, |(controller, _)| controller)
+    }
+
+    /// What has to be written, in this order, where the controller is of `version`.
+    pub(crate) fn writes(&self, version: Version) -> Result<Vec<Write>, Error> {
+        use Version::{V1, V2};
+        let one = |file: &str, value: String, check| Ok(vec![Write::new(file, value, check)]);
+        match (&self.value, version) {
+            (Value::Pids(most), _) => one("pids.max", or_max(*most), Check::Same),
+            (Value::Memory(bytes) | Value::MemoryHigh(bytes) | Value::Swap(bytes, _), V2) => {
+                one(&self.file, or_max(*bytes), Check::Bytes)
+            }
+            (Value::Memory(bytes), V1) => {
+                one("memory.limit_in_bytes", or_minus_one(*bytes), Check::Bytes)
+            }
+            // The soft limit of v1 is something else: it acts only when the whole machine is short.
+            (Value::MemoryHigh(_), V1) => Err(Error::new(
+                "cannot limit memory.high: the controller 'memory' is on cgroup v1 here, which has nothing like it",
+            )),
+            (Value::Swap(swap, memory), V1) => swap_on_v1(*swap, *memory),
+            (Value::Cpu(CpuMax { quota, period }), V2) => {
+                one("cpu.max", format!("{} {period}", or_max(*quota)), Check::Same)
+            }
+            // No quota while the period changes: the pair in between may be one that the kernel refuses.
+            (Value::Cpu(CpuMax { quota, period }), V1) => Ok(vec![
+                Write::new("cpu.cfs_quota_us", -1, Check::Same),
+                Write::new("cpu.cfs_period_us", period, Check::Same),
+                Write::new("cpu.cfs_quota_us", or_minus_one(*quota), Check::Same),
+            ]),
+            (Value::Weight(weight), V2) => one("cpu.weight", weight.to_string(), Check::Same),
+            // The default is 100 of v2 and 1024 of v1.
+            (Value::Weight(weight), V1) => {
+                one("cpu.shares", (weight * 1024 / 100).to_string(), Check::Same)
+            }
+            (Value::List(list), _) => one(&self.file, list.clone(), Check::List),
+            (Value::Raw(value), _) => one(&self.file, value.clone(), Check::Told),
+        }
+    }
+}
+
+/// v1 limits memory and memory with swap, and the second may never be below the first: so it is lifted
+/// before both are set.
+fn swap_on_v1(swap: Option<u64>, memory: Option<Option<u64>>) -> Result<Vec<Write>, Error> {
+    let both = match (swap, memory) {
+        (None, _) => None,
+        (Some(swap), Some(Some(memory))) => Some(swap.saturating_add(memory)),
+        (Some(_), _) => {
+            return Err(Error::usage(
+                "cannot limit memory.swap.max without --memory-max: cgroup v1 limits both together",
+            ));
+        }
+    };
+    let memory = memory.flatten();
+    Ok(vec![
+        Write::new("memory.memsw.limit_in_bytes", -1, Check::Bytes),
+        Write::new("memory.limit_in_bytes", or_minus_one(memory), Check::Bytes),
+        Write::new("memory.memsw.limit_in_bytes", or_minus_one(both), Check::Bytes),
+    ])
+}
+
+fn or_max(value: Option<u64>) -> String {
+    value.map_or_else(|| "max".into(), |value| value.to_string())
+}
+
+fn or_minus_one(value: Option<u64>) -> String {
+    value.map_or_else(|| "-1".into(), |value| value.to_string())
+}
+
+/// The limits that the options ask for, on a machine with `ram` bytes of memory.
+pub(crate) fn asked(options: &cli::Limits, ram: u64) -> Vec<Limit> {
+    let size = |size: Option<Size>| size.map(|size| size.bytes(ram));
+    let memory = size(options.memory_max);
+    let list = |list: &Option<List>| list.clone().map(|List(list)| Value::List(list));
+    let table = [
+        ("pids.max", options.pids_max.map(|PidsMax(most)| Value::Pids(most))),
+        ("memory.swap.max", size(options.memory_swap_max).map(|swap| Value::Swap(swap, memory))),
+        ("memory.max", memory.map(Value::Memory)),
+        ("memory.high", size(options.memory_high).map(Value::MemoryHigh)),
+        ("cpu.max", options.cpu_max.map(Value::Cpu)),
+        ("cpu.weight", options.cpu_weight.map(Value::Weight)),
+        ("cpuset.cpus", list(&options.cpuset_cpus)),
+        ("cpuset.mems", list(&options.cpuset_mems)),
+    ];
+    let named = table
+        .into_iter()
+        .filter_map(|(file, value)| Some(Limit { file: file.into(), value: value? }));
+    let raw = options
+        .set
+        .iter()
+        .cloned()
+        .map(|Setting { file, value }| Limit { file, value: Value::Raw(value) });
+    named.chain(raw).collect()
+}
+
+/// Bytes as short as can be said exactly: `100M`.
+pub(crate) fn human(bytes: u64) -> String {
+    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    let exact = units.into_iter().find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift);
+    exact.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}

@@ -1,0 +1,293 @@
+//! What is to be made and written: looked at, refused or planned, never changed here.
+
+use crate::{
+    cli,
+    error::{Attempt as _, Error},
+    hierarchy::{Hierarchy, Tree, Version},
+    limits::{self, Limit, Name, Write},
+};
+use std::{
+    ffi::{OsStr, OsString},
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+/// The checked request.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: Name,
+    /// Whether the last run in the cgroup removes it.
+    pub(crate) temporary: bool,
+    /// The cgroup's directories: the anchor's first, then those that a limit needs or that exist already.
+    places: Vec<Place>,
+    /// What makes the anchor's directory, and what makes the others.
+    pub(crate) anchor_steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) limits: Vec<Planned>,
+    /// Limits that are refused, but only told under `--best-effort`.
+    pub(crate) refused: Vec<Error>,
+    pub(crate) best_effort: bool,
+}
+
+/// The cgroup in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) version: Version,
+    pub(crate) dir: PathBuf,
+}
+
+impl Place {
+    /// `name` in `hierarchy`.
+    fn new(hierarchy: &Hierarchy, name: &Name) -> Self {
+        Self { version: hierarchy.version, dir: hierarchy.base.join(name.path()) }
+    }
+
+    /// Where `name` exists, in the anchor hierarchy first.
+    pub(crate) fn existing(tree: &Tree, name: &Name) -> Vec<Self> {
+        tree.anchor_first()
+            .map(|hierarchy| Self::new(hierarchy, name))
+            .filter(|place| place.dir.is_dir())
+            .collect()
+    }
+
+    /// The file through which a process joins by writing `0`.
+    ///
+    /// On v1 `tasks` and not `cgroup.procs`: for the one thread that writes it need not wait until no thread
+    /// of any process is between fork and exec, which costs 7 to 15 ms when the kernel has been idle.
+    pub(crate) fn join_file(&self) -> PathBuf {
+        self.dir.join(match self.version {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.procs",
+        })
+    }
+}
+
+/// A limit and where it goes.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) file: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) writes: Vec<Write>,
+}
+
+impl Planned {
+    /// Whether the last value for each file is in effect already.
+    pub(crate) fn in_effect(&self) -> bool {
+        let mut seen = vec![];
+        self.writes.iter().rev().all(|write| {
+            if seen.contains(&&write.file) {
+                return true;
+            }
+            seen.push(&write.file);
+            let read = fs::read_to_string(self.dir.join(&write.file));
+            read.is_ok_and(|read| write.holds(&read))
+        })
+    }
+}
+
+/// One change besides the limits. It prints as the shell command that does the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make a directory; a temporary one is marked as /tmp is, with the sticky bit.
+    Make { dir: PathBuf, temporary: bool },
+    /// v2: hand controllers on to the cgroups below `dir`.
+    Enable { dir: PathBuf, controllers: Vec<String> },
+    /// v1: a new cpuset is empty, and an empty one lets no process in (ENOSPC).
+    Fill { dir: PathBuf, file: &'static str },
+}
+
+impl Step {
+    /// Whether there is anything to do.
+    pub(crate) fn is_needed(&self) -> bool {
+        match self {
+            Self::Make { dir, .. } => !dir.exists(),
+            Self::Enable { .. } => !self.missing_controllers().is_empty(),
+            Self::Fill { dir, file } => {
+                fs::read_to_string(dir.join(file)).map_or(true, |list| list.trim().is_empty())
+            }
+        }
+    }
+
+    /// Those of an `Enable` that are not handed on yet.
+    pub(crate) fn missing_controllers(&self) -> Vec<&str> {
+        let Self::Enable { dir, controllers } = self else { return vec![] };
+        let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+        let is_enabled =
+            |controller: &&String| enabled.split_whitespace().any(|each| each == *controller);
+        controllers
+            .iter()
+            .filter(|controller| !is_enabled(controller))
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// The value that an `Enable` writes.
+    pub(crate) fn enabling(&self) -> String {
+        self.missing_controllers()
+            .iter()
+            .map(|controller| format!("+{controller}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Make { dir, temporary: true } => write!(f, "mkdir --mode=1755 {}", quote(dir)),
+            Self::Make { dir, temporary: false } => write!(f, "mkdir {}", quote(dir)),
+            Self::Enable { dir, .. } => {
+                f.write_str(&echo(&self.enabling(), &dir.join("cgroup.subtree_control")))
+            }
+            Self::Fill { dir, file } => {
+                let above = dir.parent().unwrap_or(dir).join(file);
+                write!(f, "cat {} > {}", quote(&above), quote(dir.join(file)))
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Look where everything goes; refuse what cannot go anywhere.
+    pub(crate) fn new(
+        tree: &Tree,
+        name: &Name,
+        options: &cli::Limits,
+        temporary: bool,
+    ) -> Result<Self, Error> {
+        let mut plan = Self {
+            name: name.clone(),
+            temporary,
+            places: vec![],
+            anchor_steps: vec![],
+            steps: vec![],
+            limits: vec![],
+            refused: vec![],
+            best_effort: options.best_effort,
+        };
+        let mut hierarchies = vec![tree.anchor()];
+        let mut on_v2 = vec![];
+        for limit in limits::asked(options, ram(options)?) {
+            match place(tree, &limit) {
+                Ok((hierarchy, writes)) => {
+                    if hierarchy.version == Version::V2 && limit.controller() != "cgroup" {
+                        on_v2.push(limit.controller().to_owned());
+                    }
+                    if !hierarchies.contains(&hierarchy) {
+                        hierarchies.push(hierarchy);
+                    }
+                    let dir = hierarchy.base.join(name.path());
+                    plan.limits.push(Planned { file: limit.file, dir, writes });
+                }
+                Err(err) if options.best_effort => plan.refused.push(err),
+                Err(err) => return Err(err),
+            }
+        }
+        on_v2.sort();
+        on_v2.dedup();
+        plan.places = hierarchies.iter().map(|hierarchy| Place::new(hierarchy, name)).collect();
+        let mut steps =
+            hierarchies.iter().map(|hierarchy| make(hierarchy, name, temporary, &on_v2));
+        plan.anchor_steps = steps.next().unwrap_or_default();
+        plan.steps = steps.flatten().collect();
+        for place in Place::existing(tree, name) {
+            if !plan.places.contains(&place) {
+                plan.places.push(place);
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The cgroup's directory in the anchor hierarchy.
+    pub(crate) fn anchor(&self) -> &Path {
+        &self.places[0].dir
+    }
+
+    /// The plan as shell commands, with `command` in the middle if there is one.
+    pub(crate) fn script(&self, command: Option<&[OsString]>) -> String {
+        let steps = self.anchor_steps.iter().chain(&self.steps).filter(|step| step.is_needed());
+        let mut lines: Vec<String> = steps.map(Step::to_string).collect();
+        for limit in self.limits.iter().filter(|limit| !limit.in_effect()) {
+            lines.extend(
+                limit.writes.iter().map(|write| echo(&write.value, &limit.dir.join(&write.file))),
+            );
+        }
+        if let Some(command) = command {
+            lines.push(shown_command(&self.places, command));
+            if self.temporary {
+                let made = self.steps.iter().rev().chain(self.anchor_steps.iter().rev());
+                lines.extend(made.filter(|step| step.is_needed()).filter_map(|step| match step {
+                    Step::Make { dir, .. } => Some(format!("rmdir {}", quote(dir))),
+                    _ => None,
+                }));
+            }
+        }
+        lines.iter().flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+/// A shell that joins and becomes COMMAND.
+pub(crate) fn shown_command(places: &[Place], command: &[OsString]) -> String {
+    let joins: Vec<_> = places.iter().map(|place| echo("0", &place.join_file())).collect();
+    let words: Vec<_> = command.iter().map(quote).collect();
+    let script = format!("{} && exec \"$@\"", joins.join(" && "));
+    format!("sh -c {} sh {}", quote(script), words.join(" "))
+}
+
+/// The hierarchy of a limit and what is written there.
+fn place<'tree>(tree: &'tree Tree, limit: &Limit) -> Result<(&'tree Hierarchy, Vec<Write>), Error> {
+    // `cgroup.max.depth` and the like belong to no controller, and v2 has more of them.
+    let hierarchy = match limit.controller() {
+        "cgroup" => tree.anchor(),
+        controller => tree.of(controller)?,
+    };
+    Ok((hierarchy, limit.writes(hierarchy.version)?))
+}
+
+/// The steps that make `name` in `hierarchy`. On v2 a controller has to be handed down the whole path.
+fn make(hierarchy: &Hierarchy, name: &Name, temporary: bool, on_v2: &[String]) -> Vec<Step> {
+    let mut steps = vec![];
+    for path in name.lineage() {
+        let dir = hierarchy.base.join(path);
+        if hierarchy.version == Version::V2 && !on_v2.is_empty() {
+            let above = dir.parent().unwrap_or(&dir).to_path_buf();
+            steps.push(Step::Enable { dir: above, controllers: on_v2.to_vec() });
+        }
+        steps.push(Step::Make { dir: dir.clone(), temporary });
+        if hierarchy.version == Version::V1 && hierarchy.has("cpuset") {
+            steps.push(Step::Fill { dir: dir.clone(), file: "cpuset.cpus" });
+            steps.push(Step::Fill { dir, file: "cpuset.mems" });
+        }
+    }
+    steps
+}
+
+/// The machine's memory in bytes, looked up only if a share of it is asked for.
+fn ram(options: &cli::Limits) -> Result<u64, Error> {
+    let sizes = [options.memory_max, options.memory_high, options.memory_swap_max];
+    if !sizes.iter().any(|size| matches!(size, Some(limits::Size::Percent(_)))) {
+        return Ok(0);
+    }
+    let text =
+        fs::read_to_string("/proc/meminfo").attempt(|| "cannot read '/proc/meminfo'".into())?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let kib = line.and_then(|kib| kib.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::new("cannot find MemTotal in '/proc/meminfo'"))
+}
+
+/// A shell command that writes `value` to `file`.
+pub(crate) fn echo(value: &str, file: &Path) -> String {
+    format!("echo {} > {}", quote(value), quote(file))
+}
+
+/// `word` as a shell takes it.
+pub(crate) fn quote(word: impl AsRef<OsStr>) -> String {
+    let text = word.as_ref().to_string_lossy();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:,%@".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.into()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

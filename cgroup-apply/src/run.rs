@@ -1,0 +1,206 @@
+//! COMMAND: started inside the cgroup, waited for, its signals passed on.
+
+use crate::{
+    cgroup::Group,
+    cli,
+    error::{self, Attempt as _, Error},
+    hierarchy::{Tree, Version},
+    plan::{Place, Plan, shown_command},
+    report::Counts,
+    sys,
+};
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, getpid, getppid},
+};
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io::Write as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    process::{Command, ExitCode},
+};
+
+/// What is passed on to COMMAND when somebody sends it to us.
+const PASSED_ON: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
+
+/// `run`.
+pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCode, Error> {
+    let plan = Plan::new(tree, &args.name, &args.limits, !args.exec && !args.keep)?;
+    if dry_run {
+        return error::result(&plan.script(Some(&args.command)));
+    }
+    if args.exec {
+        let group = Group::make(tree, &plan)?;
+        let places = Place::existing(tree, &args.name);
+        error::trace(&shown_command(&places, &args.command));
+        return Err(match Joins::open(&places).and_then(|joins| joins.join(false)) {
+            Ok(()) => become_command(&args.command), // the cgroup stays: we are in it
+            Err(err) => group.undo(err),
+        });
+    }
+    // Before the first change: what arrives from now on is for COMMAND, and does not end us half-way.
+    let mut signals: SigSet = PASSED_ON.into_iter().collect();
+    signals.add(Signal::SIGCHLD);
+    let mut inherited = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut inherited))
+        .and_then(|()| sys::heed_children())
+        .attempt(|| "cannot block signals".into())?;
+
+    let group = Group::make(tree, &plan)?;
+    let before = Counts::read(tree, &args.name);
+    let places = Place::existing(tree, &args.name);
+    let ended =
+        start(&places, &args.command, &inherited).and_then(|child| supervise(child, &signals));
+    let status = match ended {
+        Ok(status) => status,
+        Err(err) => return Err(group.undo(err)),
+    };
+    Counts::read(tree, &args.name).tell_since(&before, tree, &args.name);
+    // COMMAND's status is what was asked for; that something is left is told beside it.
+    if let Err(err) = group.leave() {
+        error::tell(&err);
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// The files through which COMMAND joins, opened by us.
+struct Joins(Vec<(Place, File)>);
+
+impl Joins {
+    fn open(places: &[Place]) -> Result<Self, Error> {
+        let open = |place: &Place| {
+            let path = place.join_file();
+            let file = OpenOptions::new().write(true).open(&path);
+            Ok((place.clone(), file.attempt(|| format!("cannot open '{}'", path.display()))?))
+        };
+        places.iter().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Put the calling process into the cgroup; `inside_v2` says that it was born there.
+    fn join(mut self, inside_v2: bool) -> Result<(), Error> {
+        for (place, file) in
+            self.0.iter_mut().filter(|(place, _)| !(inside_v2 && place.version == Version::V2))
+        {
+            let shown = place.dir.display();
+            file.write_all(b"0")
+                .attempt(|| format!("cannot join '{shown}'"))
+                .map_err(|err| explain(err, place))?;
+        }
+        Ok(())
+    }
+}
+
+/// Start COMMAND as a child that is inside the cgroup before it becomes COMMAND.
+///
+/// What goes wrong in the child is told by the child, which ends with the status that we would end with.
+fn start(places: &[Place], command: &[OsString], signals: &SigSet) -> Result<Pid, Error> {
+    let Some(anchor) = places.first() else {
+        return Err(Error::new("somebody removed the cgroup before COMMAND started"));
+    };
+    let joins = Joins::open(places)?;
+    let dir = match anchor.version {
+        Version::V1 => None,
+        Version::V2 => {
+            let shown = anchor.dir.display();
+            Some(File::open(&anchor.dir).attempt(|| format!("cannot open '{shown}'"))?)
+        }
+    };
+    error::trace(&shown_command(places, command));
+    let supervisor = getpid();
+    let child = |inside_v2| {
+        let err = match enter(joins, inside_v2, signals, supervisor) {
+            Ok(()) => become_command(command),
+            Err(err) => err,
+        };
+        error::tell(&err);
+        err.status(true)
+    };
+    sys::spawn(dir.as_ref().map(File::as_fd), child)
+        .attempt(|| format!("cannot start a process in '{}'", anchor.dir.display()))
+        .map_err(|err| explain(err, anchor))
+}
+
+/// In the child: join, and be as COMMAND expects to be.
+fn enter(joins: Joins, inside_v2: bool, signals: &SigSet, supervisor: Pid) -> Result<(), Error> {
+    // Without its supervisor nobody would report on COMMAND or remove the cgroup: it goes, too.
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .attempt(|| "cannot tie COMMAND to its supervisor".into())?;
+    if getppid() != supervisor {
+        return Err(Error::new("the supervisor was killed before COMMAND started"));
+    }
+    joins.join(inside_v2)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None)
+        .attempt(|| "cannot unblock signals".into())
+}
+
+/// Become COMMAND. Returns only with the reason why not.
+fn become_command(command: &[OsString]) -> Error {
+    let [program, args @ ..] = command else { return Error::usage("COMMAND is missing") };
+    Error::command(program, Command::new(program).args(args).exec())
+}
+
+/// The rule that was broken when a process was refused.
+fn explain(err: Error, place: &Place) -> Error {
+    let shown = place.dir.display();
+    let err = err
+        .hint_on(Errno::EAGAIN, "a pids limit of the cgroup or of one above it is reached")
+        .hint_on(
+            Errno::EACCES,
+            "moving a process takes write access to the cgroup above both places, too: run as root",
+        );
+    match place.version {
+        Version::V1 => err.hint_on(Errno::ENOSPC, format!("'{shown}/cpuset.cpus' and 'cpuset.mems' must not be empty")),
+        Version::V2 => err.hint_on(
+            Errno::EBUSY,
+            format!("'{shown}' hands controllers on (cgroup.subtree_control), so on cgroup v2 processes go below it"),
+        ),
+    }
+}
+
+/// Pass signals on to `child` until it ends; gives its status as a shell would.
+fn supervise(child: Pid, signals: &SigSet) -> Result<u8, Error> {
+    let arrivals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)
+        .attempt(|| "cannot wait for signals".into())?;
+    loop {
+        // A look before the first wait: the child may have ended before the descriptor was there.
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status.to_le_bytes()[0]),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(128 + (signal as i32).to_le_bytes()[0]);
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).attempt(|| "cannot wait for COMMAND".into()),
+        }
+        let arrived = match arrivals.read_signal() {
+            Ok(Some(arrived)) => arrived,
+            Ok(None) | Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno).attempt(|| "cannot wait for signals".into()),
+        };
+        // The kernel's own come from the terminal, and went to COMMAND as well: it is in our process group.
+        let signal =
+            i32::try_from(arrived.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        if let Some(signal) = signal
+            .filter(|signal| *signal != Signal::SIGCHLD && arrived.ssi_code != libc::SI_KERNEL)
+        {
+            match kill(child, signal) {
+                Ok(()) | Err(_) => {} // it has changed its user, or ended: then waitpid says so
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The raw kernel calls: starting a process inside a cgroup, and the signal settings for it.
+//!
+//! std has no clone3 with CLONE_INTO_CGROUP, and glibc only from 2.39 on. Without it a process joins a v2
+//! cgroup by a write that waits for an RCU grace period, 7 to 15 ms on an idle machine; with it in 0.3 ms.
+
+use nix::{
+    errno::Errno,
+    libc,
+    sys::signal::{SigHandler, Signal, signal},
+    unistd::{ForkResult, Pid, fork},
+};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+/// From include/uapi/linux/sched.h; libc's constant of this name is an int, too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Start a process that runs `child` and ends with the status that it returns, in the v2 cgroup whose
+/// directory is given. `child` is told whether it is inside already: where a seccomp filter hides clone3
+/// (ENOSYS) it is not.
+///
+/// To be called while the process has one thread.
+pub(crate) fn spawn(
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce(bool) -> u8,
+) -> nix::Result<Pid> {
+    let (pid, inside) = match clone3(cgroup) {
+        Err(Errno::ENOSYS) => (plain_fork()?, false),
+        pid => (pid?, cgroup.is_some()),
+    };
+    if pid.as_raw() != 0 {
+        return Ok(pid);
+    }
+    let status = child(inside);
+    // SAFETY: _exit(2) has no preconditions. It is not exit(3): what the parent registered is the parent's.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// clone3(2) as a fork, into `cgroup` if one is given. 0 is the child.
+fn clone3(cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Pid> {
+    // SAFETY: clone_args is a plain structure of integers, for which zero means "not asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+    if let Some(dir) = cgroup {
+        args.flags = CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd().unsigned_abs().into();
+    }
+    // SAFETY: without CLONE_VM the child goes on in a copy of this memory, on the same stack, as after
+    // fork(2). The program has one thread, so no lock is held by a thread that the child lacks; `args` is
+    // as long as its size says and outlives the call.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    Errno::result(pid).map(|pid| Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)))
+}
+
+/// fork(2). 0 is the child.
+fn plain_fork() -> nix::Result<Pid> {
+    // SAFETY: the program has one thread, so the child may do whatever this process may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => Ok(Pid::from_raw(0)),
+    }
+}
+
+/// Make children waitable: if we were started with SIGCHLD ignored, their status would be thrown away.
+pub(crate) fn heed_children() -> nix::Result<()> {
+    // SAFETY: the default action is no function of ours that could be called at a bad time.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+}
