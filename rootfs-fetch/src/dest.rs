@@ -182,6 +182,8 @@ impl Partial<'_> {
         let shown = format!("'{}'", self.dest.partial().display());
         match self.remove() {
             Ok(()) => error.undone(format_args!("{shown} is removed")),
+            // Somebody else has removed it, with the whole directory perhaps.
+            Err(why) if why.kind() == io::ErrorKind::NotFound => error,
             Err(why) => error.left_behind(format_args!("{shown}: {why}")),
         }
     }

@@ -77,6 +77,9 @@ pub(crate) fn fetch(
         drop(fs::remove_file(&part)); // empty, and made anew when it is needed
         return Ok(file);
     }
+    if path.exists() {
+        say(&format!("'{}' is damaged; downloading it again", path.display()));
+    }
     let downloaded = from_servers(remote, file, reach);
     match &downloaded {
         Ok(_) => {
@@ -122,11 +125,7 @@ fn cached(path: &Path, sum: Sum) -> Result<Option<File>, Error> {
         opened => opened.attempt(|| format!("cannot open '{shown}'"))?,
     };
     let found = Hashing::new(&file).finish().attempt(|| format!("cannot read '{shown}'"))?;
-    if found != sum {
-        say(&format!("'{shown}' is damaged; downloading it again"));
-        return Ok(None);
-    }
-    rewind(file).map(Some)
+    if found == sum { rewind(file).map(Some) } else { Ok(None) }
 }
 
 fn rewind(mut file: File) -> Result<File, Error> {

@@ -52,8 +52,10 @@ fn decode<'a>(mut input: impl Read + 'a, what: &str) -> Result<Box<dyn Read + 'a
     let mut head = Vec::with_capacity(512);
     input.by_ref().take(512).read_to_end(&mut head).attempt(|| format!("cannot read '{what}'"))?;
     let format = Format::of(&head).ok_or_else(|| {
-        Error::new(format!("refusing '{what}': it is no tarball that is taken here"))
-            .hint("a .tar or .tar.gz is; another is unpacked with '… --decompress --stdout FILE | rootfs-fetch --from - DEST'")
+        Error::new(format!("refusing '{what}': it is no tarball that is taken here")).hint(
+            "a .tar or .tar.gz is; for another: \
+                 'xz --decompress --stdout FILE | rootfs-fetch --from - DEST'",
+        )
     })?;
     let input = BufReader::with_capacity(1 << 16, Cursor::new(head).chain(input));
     Ok(match format {
