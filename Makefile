@@ -16,11 +16,14 @@ BIN := target/release
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 LIMITED := $(SUDO) $(BIN)/cgroup-apply run --pids-max $(PIDS_MAX) --memory-max $(MEMORY_MAX) $(CGROUP) --
+# Where none of the tarball's servers is reached, the host's own apt mirror does, unless you say what to take.
+OR_BOOTSTRAP := $(if $(filter --bootstrap% --from%,$(ROOTFS_FLAGS)),,--or-bootstrap)
+FETCH := $(SUDO) $(BIN)/rootfs-fetch $(OR_BOOTSTRAP) $(ROOTFS_FLAGS) $(ROOTFS)
 CHAIN := $(LIMITED) $(BIN)/ns-spawn --netns $(NETNS) --root $(ROOTFS) $(SPAWN_FLAGS) --
 
 export CMD
 .DEFAULT_GOAL := help
-.PHONY: help container run rootfs network build test lint clean
+.PHONY: help container run rootfs network undo build test lint clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -38,7 +41,7 @@ run: rootfs network ## Run CMD="..." in the container
 
 # Its second attempt is for a machine that reaches only an apt mirror and has no mmdebstrap yet.
 rootfs: build ## Make the root file system
-	@fetch='$(SUDO) $(BIN)/rootfs-fetch --or-bootstrap $(ROOTFS_FLAGS) $(ROOTFS)'; \
+	@fetch='$(FETCH)'; \
 	if command -v mmdebstrap debootstrap apt-get | grep --quiet bootstrap || ! command -v apt-get >/dev/null; then \
 		$$fetch >/dev/null; \
 	elif ! $$fetch >/dev/null; then \
@@ -66,11 +69,13 @@ lint: ## Check format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 
-clean: ## Undo what 'container' made, then remove what was built
+undo: ## Undo what 'container' made: cgroup, network, root file system
 	@if [ -x $(BIN)/netns-setup ]; then \
 		$(SUDO) $(BIN)/cgroup-apply delete --kill $(CGROUP) && $(SUDO) $(BIN)/netns-setup down $(NETNS); \
 	elif [ -e /run/netns/$(NETNS) ]; then \
 		echo "make: 'make build' first: the tools undo what they made" >&2; exit 1; \
 	fi
 	@if [ -e '$(ROOTFS)' ]; then $(SUDO) rm --recursive --force --one-file-system -- '$(ROOTFS)'; fi
+
+clean: undo ## The same, then remove what was built
 	@if [ -e target ]; then $(SUDO) rm --recursive --force --one-file-system target; fi

@@ -7,6 +7,8 @@
 mod support;
 
 mod cgroup_apply;
+mod container;
+mod contract;
 mod fixture;
 mod http_server;
 mod netns_setup;

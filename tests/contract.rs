@@ -1,0 +1,77 @@
+//! What all four promise alike. No code is shared between them: this is what holds them together.
+
+use crate::support::{Outcome, run};
+
+const TOOLS: [&str; 4] = ["rootfs-fetch", "netns-setup", "cgroup-apply", "ns-spawn"];
+
+/// A call of each tool that is refused for its words, and the status of that.
+const WRONG_USAGE: [(&str, &[&str], i32); 5] = [
+    ("rootfs-fetch", &["--bogus", "x"], 2),
+    ("netns-setup", &["up", "--bogus"], 2),
+    ("cgroup-apply", &["create", "--bogus"], 2),
+    ("cgroup-apply", &["run", "--bogus", "--", "true"], 125),
+    ("ns-spawn", &["--bogus"], 125),
+];
+
+/// A call of each tool that prints its plan, anywhere and as anybody.
+const DRY_RUNS: [(&str, &[&str]); 5] = [
+    ("rootfs-fetch", &["--dry-run", "/nosuch-rootfs"]),
+    ("netns-setup", &["up", "--dry-run", "contract"]),
+    ("cgroup-apply", &["create", "--dry-run", "--pids-max", "5", "contract"]),
+    ("cgroup-apply", &["run", "--dry-run", "contract", "--", "true"]),
+    ("ns-spawn", &["--dry-run", "--root", "/", "--", "true"]),
+];
+
+#[test]
+fn help_and_version_go_to_stdout_with_status_0() {
+    for tool in TOOLS {
+        let Outcome { code, stdout, stderr } = run(tool, &["--help"]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{tool}");
+        assert!(stdout.contains(&format!("Usage: {tool}")), "{tool}: {stdout}");
+        assert!(stdout.contains("Exit status:"), "{tool}: {stdout}");
+        let widest = stdout.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 100, "{tool}: {widest} columns");
+        let Outcome { code, stdout, stderr } = run(tool, &["--version"]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{tool}");
+        assert_eq!(stdout, format!("{tool} {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn wrong_usage_is_said_under_the_tools_name() {
+    for (tool, args, expected) in WRONG_USAGE {
+        let Outcome { code, stdout, stderr } = run(tool, args);
+        assert_eq!((code, stdout.as_str()), (expected, ""), "{tool} {args:?}");
+        assert!(
+            stderr.starts_with(&format!("{tool}: unexpected argument '--bogus' found\n")),
+            "{tool}: {stderr}"
+        );
+    }
+}
+
+#[test]
+fn a_dry_run_prints_shell_commands_and_changes_nothing() {
+    for (tool, args) in DRY_RUNS {
+        let Outcome { code, stdout, stderr } = run(tool, args);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{tool}: {stdout}");
+        let mut check = std::process::Command::new("sh");
+        crate::support::outcome_with_input(check.arg("-n"), stdout.as_bytes()).success();
+        assert!(!stdout.is_empty(), "{tool}");
+    }
+    for made in ["/nosuch-rootfs", "/run/netns/contract", "/sys/fs/cgroup/pids/contract"] {
+        assert!(!std::path::Path::new(made).exists(), "{made}");
+    }
+}
+
+#[test]
+fn a_stdout_that_cannot_be_written_is_a_failure() {
+    for (tool, args) in DRY_RUNS {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = crate::support::tool(tool);
+        let output = command.args(args).stdout(full).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{tool}");
+        let expected = "cannot write to standard output: No space left on device (ENOSPC)\n";
+        assert_eq!(stderr, format!("{tool}: {expected}"));
+    }
+}
