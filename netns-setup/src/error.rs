@@ -7,14 +7,20 @@ use std::{
     process::ExitCode,
 };
 
-/// The tool itself failed. As in env(1), nice(1) and chroot(1): 2, which clap uses, may be COMMAND's own status.
-pub(crate) const FAILED: u8 = 125;
+/// Failed, and nothing is left of it; for `check`: something differs.
+pub(crate) const FAILED: u8 = 1;
+/// The command line asks for something that cannot be.
+const USAGE: u8 = 2;
+/// Failed, and something is left behind.
+const LEFT: u8 = 3;
 
-/// One failure: what was attempted, why it was refused, what may help.
+/// One failure: what was attempted, why it was refused, what was undone, what is left, what may help.
 #[derive(Debug)]
 pub(crate) struct Error {
     attempt: String,
     cause: Option<io::Error>,
+    undone: usize,
+    left: Vec<String>,
     hint: Option<String>,
     code: u8,
 }
@@ -22,7 +28,30 @@ pub(crate) struct Error {
 impl Error {
     /// A refusal of our own, with no errno behind it.
     pub(crate) fn new(attempt: impl Into<String>) -> Self {
-        Self { attempt: attempt.into(), cause: None, hint: None, code: FAILED }
+        Self {
+            attempt: attempt.into(),
+            cause: None,
+            undone: 0,
+            left: vec![],
+            hint: None,
+            code: FAILED,
+        }
+    }
+
+    /// A refusal of what was asked for: it cannot be, whatever the host looks like.
+    pub(crate) fn usage(attempt: impl Into<String>) -> Self {
+        Self { code: USAGE, ..Self::new(attempt) }
+    }
+
+    /// Say how many changes were taken back.
+    pub(crate) fn undone(self, undone: usize) -> Self {
+        Self { undone, ..self }
+    }
+
+    /// Name what could not be taken back.
+    pub(crate) fn left(self, left: Vec<String>) -> Self {
+        let code = if left.is_empty() { self.code } else { LEFT };
+        Self { left, code, ..self }
     }
 
     /// Add advice, only where a look has shown that it applies.
@@ -56,7 +85,31 @@ pub(crate) fn usage(err: &clap::Error) -> ExitCode {
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "netns-setup: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(FAILED)
+    ExitCode::from(USAGE)
+}
+
+/// Tell something that is no failure.
+pub(crate) fn note(text: &str) {
+    drop(writeln!(io::stderr(), "netns-setup: {text}")); // nobody left to tell
+}
+
+/// Show a step as it is taken, like `bash -x`.
+pub(crate) fn trace(step: &impl fmt::Display) {
+    drop(writeln!(io::stderr(), "+ {step}")); // nobody left to tell
+}
+
+/// One line for each.
+pub(crate) fn lines(items: impl IntoIterator<Item: fmt::Display>) -> String {
+    items.into_iter().map(|item| item.to_string() + "\n").collect()
+}
+
+/// Write the result. A reader that has gone away is a failure: the result did not arrive.
+pub(crate) fn result(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .attempt(|| "cannot write the result".into())
 }
 
 impl fmt::Display for Error {
@@ -70,6 +123,14 @@ impl fmt::Display for Error {
             Some((err, None)) => write!(f, ": {err}")?,
             None => {}
         }
+        match (self.undone, self.left.is_empty()) {
+            (0, _) => {}
+            (1, true) => write!(f, "\n  undone: 1 change; the host is as it was")?,
+            (n, true) => write!(f, "\n  undone: {n} changes; the host is as it was")?,
+            (1, false) => write!(f, "\n  undone: 1 change")?,
+            (n, false) => write!(f, "\n  undone: {n} changes")?,
+        }
+        self.left.iter().try_for_each(|left| write!(f, "\n  left behind: {left}"))?;
         self.hint.iter().try_for_each(|hint| write!(f, "\n  hint: {hint}"))
     }
 }

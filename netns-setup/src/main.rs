@@ -1,3 +1,40 @@
 //! Make a named network namespace and the veth pair that leads to it.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod address;
+mod cli;
+mod dns;
+mod error;
+mod forwarding;
+mod kernel;
+mod mark;
+mod nat;
+mod netlink;
+mod netns;
+mod plan;
+mod signals;
+mod state;
+mod status;
+mod steps;
+mod wanted;
+
+use crate::{
+    cli::{Cli, Verb},
+    error::Error,
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    Cli::parse_or_usage()
+        .and_then(|cli| run(&cli).map_err(Error::report))
+        .unwrap_or_else(|code| code)
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    match &cli.verb {
+        Verb::Up(up) => plan::up(up),
+        Verb::Down(down) => plan::down(down),
+        Verb::Status(which) => status::print(which),
+        Verb::Check(network) => plan::check(network),
+    }
+}

@@ -1,0 +1,155 @@
+//! The options. Their doc comments are the help.
+
+use crate::error;
+use clap::{Args, Parser, Subcommand};
+use std::{net::IpAddr, process::ExitCode};
+
+/// Make a named network namespace and the veth pair that leads to it
+///
+/// The namespace appears as /run/netns/NAME, where ip(8) finds it too. Whatever
+/// is right already stays as it is, so a second run changes nothing.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 80, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make or repair the network of NAME, and print the path of its namespace
+    Up(Up),
+    /// Remove all that 'up' made for NAME
+    Down(Down),
+    /// Show what is there
+    Status(Status),
+    /// Compare what 'up' with the same options would make with what is there
+    ///
+    /// Prints one line for each difference; exits with 0 when there is none, with
+    /// 1 when there is one.
+    Check(Network),
+}
+
+/// The options of `up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Go on although the host uses the subnet or an address already
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+/// The network that is wanted.
+#[derive(Debug, Args)]
+pub(crate) struct Network {
+    /// Name of the host end of the veth pair
+    #[arg(long, value_name = "LINK", default_value = "veth_host")]
+    pub(crate) host_link: String,
+
+    /// Name of the container end of the veth pair
+    #[arg(long, value_name = "LINK", default_value = "veth_container")]
+    pub(crate) container_link: String,
+
+    /// Address of the host end (repeat for more, IPv4 or IPv6)
+    #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.1/24")]
+    pub(crate) host_addr: Vec<String>,
+
+    /// Address of the container end (repeat for more, IPv4 or IPv6)
+    #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.2/24")]
+    pub(crate) container_addr: Vec<String>,
+
+    /// Where the default route leads [default: the first host address]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "no_default_route")]
+    pub(crate) gateway: Option<IpAddr>,
+
+    /// Add no default route
+    #[arg(long)]
+    pub(crate) no_default_route: bool,
+
+    /// MTU of both ends [default: that of the host's default route, else 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    pub(crate) mtu: Option<u32>,
+
+    /// MAC address of the host end [default: made from NAME]
+    #[arg(long, value_name = "MAC")]
+    pub(crate) host_mac: Option<String>,
+
+    /// MAC address of the container end [default: made from NAME]
+    #[arg(long, value_name = "MAC")]
+    pub(crate) container_mac: Option<String>,
+
+    /// Let the container reach what the host reaches (IPv4, by an nft masquerade
+    /// rule for its subnet)
+    #[arg(long)]
+    pub(crate) nat: bool,
+
+    /// Resolver for /etc/netns/NAME/resolv.conf: an address, 'host' for the
+    /// host's own (loopback ones left out), or 'none'
+    #[arg(long, value_name = "host|none|ADDRESS", default_value = "host")]
+    pub(crate) dns: String,
+
+    /// Name of the network namespace
+    #[arg(default_value = DEFAULT_NAME)]
+    pub(crate) name: String,
+}
+
+/// How to go about it.
+#[derive(Debug, Args)]
+pub(crate) struct Trial {
+    /// Print the steps as shell commands and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print each step as it is taken
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// The options of `down`.
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+
+    /// Name of the network namespace
+    #[arg(default_value = DEFAULT_NAME)]
+    pub(crate) name: String,
+}
+
+/// The options of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Show every network that 'up' made
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) all: bool,
+
+    /// Print JSON: one object, or with --all an array of them
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Name of the network namespace
+    #[arg(default_value = DEFAULT_NAME)]
+    pub(crate) name: String,
+}
+
+const DEFAULT_NAME: &str = "container_network_ns";
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, or nothing to do; 1 failed and nothing is left of it, or
+'check' found a difference; 2 wrong usage; 3 failed and something is left
+behind, which is named.
+
+Example: ns-spawn --netns \"$(netns-setup up --nat)\" --root rootfs";
+
+impl Cli {
+    pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|err| error::usage(&err))
+    }
+}

@@ -1,0 +1,181 @@
+//! The real kernel: takes the steps and takes them back.
+
+use crate::{
+    dns,
+    error::Error,
+    forwarding,
+    mark::Mark,
+    nat,
+    netlink::Netlink,
+    netns::{self, Named},
+    state::{Side, State},
+    steps::{End, Kernel, Step},
+};
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+
+/// The host, and the namespace `name` in it.
+pub(crate) struct Host {
+    name: String,
+    verbose: bool,
+    netlink: Netlink,
+    stale: bool,
+    netns: Option<OwnedFd>,
+    inside: Option<Netlink>,
+}
+
+impl Host {
+    /// Open what there is. Nothing is changed.
+    pub(crate) fn open(name: &str, verbose: bool) -> Result<Self, Error> {
+        let named = netns::look(name)?;
+        let stale = matches!(named, Named::Stale);
+        let netns = match named {
+            Named::Netns(netns) => Some(netns),
+            Named::Absent | Named::Stale => None,
+        };
+        let inside = netns.as_ref().map(|netns| netns::netlink(name, netns)).transpose()?;
+        let netlink = Netlink::open()?;
+        Ok(Self { name: name.into(), verbose, netlink, stale, netns, inside })
+    }
+
+    /// Read what there is; nft, which takes a process, only where `nat` says so.
+    pub(crate) fn state(&self, nat: impl FnOnce(&State) -> bool) -> Result<State, Error> {
+        // Links and forwarding are read together: see forwarding::release.
+        let lock = netns::lock_dir()?;
+        let mut state = State {
+            netns: self.name.clone(),
+            stale: self.stale,
+            host: read(&self.netlink)?,
+            inside: self.inside.as_ref().map(read).transpose()?,
+            forwarding: forwarding::is_on()?,
+            nat: None,
+            dns: dns::look(&self.name)?,
+        };
+        drop(lock);
+        if nat(&state) {
+            state.nat = nat::look(&self.name)?;
+        }
+        Ok(state)
+    }
+
+    fn netlink(&self, end: &End) -> Result<&Netlink, Error> {
+        if end.netns.is_none() { Ok(&self.netlink) } else { self.inside() }
+    }
+
+    fn inside(&self) -> Result<&Netlink, Error> {
+        let name = &self.name;
+        self.inside
+            .as_ref()
+            .ok_or_else(|| Error::new(format!("network namespace '{name}' is not there")))
+    }
+
+    fn add_netns(&mut self) -> Result<(), Error> {
+        let netns = netns::add(&self.name)?;
+        match netns::netlink(&self.name, &netns) {
+            Ok(inside) => self.inside = Some(inside),
+            Err(err) => {
+                let left = netns::delete(&self.name).err().map(|left| left.to_string());
+                return Err(err.left(left.into_iter().collect()));
+            }
+        }
+        self.netns = Some(netns);
+        Ok(())
+    }
+
+    /// The lock keeps a `down` from switching forwarding off between its look and ours.
+    fn mark(&self, link: &str, alias: &str) -> Result<(), Error> {
+        let _lock = netns::lock_dir()?;
+        self.netlink.set_alias(link, alias)
+    }
+}
+
+fn read(netlink: &Netlink) -> Result<Side, Error> {
+    Ok(Side { links: netlink.links()?, addresses: netlink.addresses()?, routes: netlink.routes()? })
+}
+
+impl Kernel for Host {
+    type Error = Error;
+
+    fn take(&mut self, step: &Step) -> Result<(), Error> {
+        if self.verbose {
+            crate::error::trace(step);
+        }
+        match step {
+            Step::RemoveStale { netns } | Step::DeleteNetns { netns } => netns::delete(netns),
+            Step::AddNetns { .. } => self.add_netns(),
+            Step::AdoptNetns { netns } => {
+                let mark = Mark { adopted: true, ..Mark::new(netns) };
+                self.inside()?.set_alias("lo", &mark.to_string())
+            }
+            Step::LeaveNetns { .. } => self.inside()?.set_alias("lo", ""),
+            Step::AddVeth { netns, pair } => match &self.netns {
+                Some(fd) => self.netlink.add_veth(pair, fd),
+                None => Err(Error::new(format!("network namespace '{netns}' is not there"))),
+            },
+            Step::DeleteLink { link } => self.netlink.delete_link(link),
+            Step::Mark { link, mark, .. } => self.mark(link, &mark.to_string()),
+            Step::Forward { .. } => forwarding::set(true),
+            Step::ReleaseForwarding { link, .. } => forwarding::release(&self.netlink, link),
+            Step::SetMac { end, mac, .. } => self.netlink(end)?.set_mac(&end.link, *mac),
+            Step::SetMtu { end, mtu, .. } => self.netlink(end)?.set_mtu(&end.link, *mtu),
+            Step::AddAddress { end, cidr } => self.netlink(end)?.replace_address(&end.link, *cidr),
+            Step::DeleteAddress { end, cidr } => {
+                self.netlink(end)?.delete_address(&end.link, *cidr)
+            }
+            Step::SetUp { end } => self.netlink(end)?.set_up(&end.link, true),
+            Step::AddRoute { end, via, .. } => {
+                self.netlink(end)?.replace_default_route(&end.link, *via)
+            }
+            Step::DeleteRoute { end, via } => {
+                self.netlink(end)?.delete_default_route(&end.link, *via)
+            }
+            Step::ReplaceNat { netns, rules, .. } => nat::run(&nat::replace_text(netns, rules)),
+            Step::DeleteNat { netns, .. } => nat::run(&nat::delete_text(netns)),
+            Step::WriteDns { netns, text, .. } => dns::write(netns, text),
+            Step::DeleteDns { netns, .. } => dns::delete(netns),
+        }
+    }
+
+    fn undo(&mut self, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::AddNetns { netns } => netns::delete(netns),
+            Step::AdoptNetns { .. } => self.inside()?.set_alias("lo", ""),
+            Step::AddVeth { pair, .. } => self.netlink.delete_link(&pair.host_link),
+            Step::Mark { link, before, .. } => self.mark(link, before),
+            Step::Forward { link } => forwarding::release(&self.netlink, link),
+            Step::SetMac { end, before, .. } => self.netlink(end)?.set_mac(&end.link, *before),
+            Step::SetMtu { end, before, .. } => self.netlink(end)?.set_mtu(&end.link, *before),
+            Step::AddAddress { end, cidr } => {
+                match self.netlink(end)?.delete_address(&end.link, *cidr) {
+                    // Setting the link down, which was undone before, took the IPv6 ones along.
+                    Err(err) if err.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+                    done => done,
+                }
+            }
+            Step::DeleteAddress { end, cidr } => {
+                self.netlink(end)?.replace_address(&end.link, *cidr)
+            }
+            Step::SetUp { end } => self.netlink(end)?.set_up(&end.link, false),
+            Step::AddRoute { end, before: Some(via), .. } | Step::DeleteRoute { end, via } => {
+                self.netlink(end)?.replace_default_route(&end.link, *via)
+            }
+            Step::AddRoute { end, via, before: None } => {
+                self.netlink(end)?.delete_default_route(&end.link, *via)
+            }
+            Step::ReplaceNat { netns, before: Some(rules), .. }
+            | Step::DeleteNat { netns, before: rules } => {
+                nat::run(&nat::replace_text(netns, rules))
+            }
+            Step::ReplaceNat { netns, before: None, .. } => nat::run(&nat::delete_text(netns)),
+            Step::WriteDns { netns, before: Some(text), .. }
+            | Step::DeleteDns { netns, before: text } => dns::write(netns, text),
+            Step::WriteDns { netns, before: None, .. } => dns::delete(netns),
+            // Rubbish that was cleared away for good, and the steps of `down`, which is not undone.
+            Step::RemoveStale { .. }
+            | Step::DeleteLink { .. }
+            | Step::ReleaseForwarding { .. }
+            | Step::DeleteNetns { .. }
+            | Step::LeaveNetns { .. } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Links, addresses and routes of one network namespace, by rtnetlink. The only async file.
+
+use crate::{
+    address::{Cidr, Mac},
+    error::{Attempt as _, Error},
+};
+use futures::{Stream, StreamExt as _};
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// A link, as far as we care.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) alias: String,
+    /// One end of a veth pair.
+    pub(crate) veth: bool,
+    pub(crate) up: bool,
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: u32,
+    /// The index of the peer, in the peer's namespace.
+    pub(crate) peer: Option<u32>,
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkAddress {
+    pub(crate) link: u32,
+    pub(crate) cidr: Cidr,
+    /// Set by someone: not by the kernel itself, not from a router's advertisement.
+    pub(crate) set: bool,
+}
+
+/// A unicast route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// None for a default route.
+    pub(crate) destination: Option<Cidr>,
+    pub(crate) via: Option<IpAddr>,
+    pub(crate) link: u32,
+    pub(crate) v4: bool,
+    pub(crate) metric: u32,
+}
+
+/// What a veth pair is made with, all in the one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair {
+    pub(crate) host_link: String,
+    pub(crate) host_mac: Mac,
+    pub(crate) container_link: String,
+    pub(crate) container_mac: Mac,
+    pub(crate) mtu: u32,
+}
+
+/// A netlink socket. It stays in the namespace of the thread that opened it.
+pub(crate) struct Netlink {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Open a socket in the calling thread's network namespace.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let attempt = || "cannot open a netlink socket".to_owned();
+        let runtime = Builder::new_current_thread().enable_io().build().attempt(attempt)?;
+        let entered = runtime.enter();
+        let (connection, handle, _) = rtnetlink::new_connection().attempt(attempt)?;
+        drop(entered);
+        runtime.spawn(connection);
+        Ok(Self { runtime, handle })
+    }
+
+    /// All links.
+    pub(crate) fn links(&self) -> Result<Vec<Link>, Error> {
+        let found = self.all(self.handle.link().get().execute(), "links")?;
+        Ok(found.iter().map(read_link).collect())
+    }
+
+    /// All addresses.
+    pub(crate) fn addresses(&self) -> Result<Vec<LinkAddress>, Error> {
+        let found = self.all(self.handle.address().get().execute(), "addresses")?;
+        Ok(found.iter().filter_map(read_address).collect())
+    }
+
+    /// The unicast routes of the main table.
+    pub(crate) fn routes(&self) -> Result<Vec<Route>, Error> {
+        let mut routes = vec![];
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut wanted = RouteMessage::default();
+            wanted.header.address_family = family;
+            let found = self.all(self.handle.route().get(wanted).execute(), "routes")?;
+            routes.extend(found.iter().filter_map(read_route));
+        }
+        Ok(routes)
+    }
+
+    /// Make a veth pair whose container end is born in `netns`.
+    ///
+    /// Names, MAC addresses and MTU are in the one request: udev, which renames and readdresses what it
+    /// sees appear, finds nothing left to do (systemd#21185). A link that is moved between namespaces
+    /// costs an RCU grace period; and the peer must not be up yet (ENOTCONN).
+    pub(crate) fn add_veth(&self, pair: &Pair, netns: &OwnedFd) -> Result<(), Error> {
+        let end = |name: &str, mac: Mac| {
+            LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+                .name(name)
+                .address(mac.0.into())
+                .mtu(pair.mtu)
+        };
+        let mut peer = end(&pair.container_link, pair.container_mac).build();
+        peer.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::LinkInfo(_)));
+        peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        let host = end(&pair.host_link, pair.host_mac)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        self.run(self.handle.link().add(host).execute()).attempt(|| {
+            format!("cannot create veth pair '{}' and '{}'", pair.host_link, pair.container_link)
+        })
+    }
+
+    /// Delete `link`, and with it its peer.
+    pub(crate) fn delete_link(&self, link: &str) -> Result<(), Error> {
+        let attempt = || format!("cannot delete interface '{link}'");
+        let index = self.index(link, attempt)?;
+        self.run(self.handle.link().del(index).execute()).attempt(attempt)
+    }
+
+    /// Set `link` up or down.
+    pub(crate) fn set_up(&self, link: &str, up: bool) -> Result<(), Error> {
+        let (change, word) = match LinkUnspec::new_with_name(link) {
+            builder if up => (builder.up(), "up"),
+            builder => (builder.down(), "down"),
+        };
+        self.set(change, || format!("cannot set interface '{link}' {word}"))
+    }
+
+    /// Write on `link` whose it is.
+    pub(crate) fn set_alias(&self, link: &str, alias: &str) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_name(link).alias(alias), || {
+            format!("cannot set the alias of interface '{link}'")
+        })
+    }
+
+    /// Set the MTU of `link`.
+    pub(crate) fn set_mtu(&self, link: &str, mtu: u32) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_name(link).mtu(mtu), || {
+            format!("cannot set the MTU of interface '{link}' to {mtu}")
+        })
+    }
+
+    /// Set the MAC address of `link`.
+    pub(crate) fn set_mac(&self, link: &str, mac: Mac) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_name(link).address(mac.0.into()), || {
+            format!("cannot set the MAC address of interface '{link}' to {mac}")
+        })
+    }
+
+    /// Give `link` an address; an IPv6 one without the second of duplicate detection.
+    pub(crate) fn replace_address(&self, link: &str, cidr: Cidr) -> Result<(), Error> {
+        let attempt = || format!("cannot add address {cidr} to interface '{link}'");
+        let index = self.index(link, attempt)?;
+        let mut request = self.handle.address().add(index, cidr.ip, cidr.prefix).replace();
+        // Of our own making: rtnetlink would add a broadcast address, which ip(8) does not.
+        *request.message_mut() = address_message(index, cidr);
+        self.run(request.execute()).attempt(attempt)
+    }
+
+    /// Take an address from `link`.
+    pub(crate) fn delete_address(&self, link: &str, cidr: Cidr) -> Result<(), Error> {
+        let attempt = || format!("cannot delete address {cidr} from interface '{link}'");
+        let index = self.index(link, attempt)?;
+        self.run(self.handle.address().del(address_message(index, cidr)).execute()).attempt(attempt)
+    }
+
+    /// Make the default route lead to `via` by `link`.
+    pub(crate) fn replace_default_route(&self, link: &str, via: IpAddr) -> Result<(), Error> {
+        let attempt = || format!("cannot add default route via {via}");
+        let index = self.index(link, attempt)?;
+        let request = self.handle.route().add(default_route(index, via)).replace();
+        self.run(request.execute()).attempt(attempt)
+    }
+
+    /// Delete the default route to `via` by `link`.
+    pub(crate) fn delete_default_route(&self, link: &str, via: IpAddr) -> Result<(), Error> {
+        let attempt = || format!("cannot delete default route via {via}");
+        let index = self.index(link, attempt)?;
+        self.run(self.handle.route().del(default_route(index, via)).execute()).attempt(attempt)
+    }
+
+    fn set(
+        &self,
+        change: LinkMessageBuilder<LinkUnspec>,
+        attempt: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        self.run(self.handle.link().set(change.build()).execute()).attempt(attempt)
+    }
+
+    fn index(&self, link: &str, attempt: impl FnOnce() -> String) -> Result<u32, Error> {
+        let found = self.handle.link().get().match_name(link).execute();
+        let first = async { Box::pin(found).next().await.transpose() };
+        match self.run(first).attempt(attempt)? {
+            Some(found) => Ok(found.header.index),
+            None => Err(Error::new(format!("interface '{link}' is gone"))),
+        }
+    }
+
+    fn all<T>(
+        &self,
+        found: impl Stream<Item = Result<T, rtnetlink::Error>>,
+        what: &str,
+    ) -> Result<Vec<T>, Error> {
+        let all = async {
+            let found: Vec<_> = found.collect().await;
+            found.into_iter().collect()
+        };
+        self.run(all).attempt(|| format!("cannot list {what}"))
+    }
+
+    fn run<T>(&self, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
+        self.runtime.block_on(request).map_err(|err| match err {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other.to_string()),
+        })
+    }
+}
+
+fn read_link(message: &LinkMessage) -> Link {
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, up, ..Link::default() };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(peer) => link.peer = Some(*peer),
+            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::LinkInfo(info) => {
+                link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_address(message: &AddressMessage) -> Option<LinkAddress> {
+    let mut ip = None;
+    let mut permanent = false;
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link ADDRESS is the other side's.
+            AddressAttribute::Local(local) => ip = Some(*local),
+            AddressAttribute::Address(address) => ip = ip.or(Some(*address)),
+            AddressAttribute::Flags(flags) => permanent = flags.contains(AddressFlags::Permanent),
+            _ => {}
+        }
+    }
+    let AddressHeader { prefix_len: prefix, index: link, scope, .. } = message.header;
+    let set = permanent && scope == AddressScope::Universe;
+    Some(LinkAddress { link, cidr: Cidr { ip: ip?, prefix }, set })
+}
+
+fn read_route(message: &RouteMessage) -> Option<Route> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let v4 = header.address_family == AddressFamily::Inet;
+    let mut route = Route { destination: None, via: None, link: 0, v4, metric: 0 };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => {
+                let prefix = header.destination_prefix_length;
+                route.destination = read_ip(to).map(|ip| Cidr { ip, prefix });
+            }
+            RouteAttribute::Gateway(via) => route.via = read_ip(via),
+            RouteAttribute::Oif(link) => route.link = *link,
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::MultiPath(hops) => {
+                route.link = hops.first().map_or(0, |hop| hop.interface_index);
+            }
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+fn read_ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+fn address_message(link: u32, cidr: Cidr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    message.header.prefix_len = cidr.prefix;
+    message.attributes = vec![AddressAttribute::Local(cidr.ip), AddressAttribute::Address(cidr.ip)];
+    message.header.family = if cidr.ip.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        AddressFamily::Inet6
+    };
+    message
+}
+
+/// As `ip route replace default` makes it: protocol `boot`.
+fn default_route(link: u32, via: IpAddr) -> RouteMessage {
+    let builder = RouteMessageBuilder::<IpAddr>::new();
+    let mut route = builder.output_interface(link).protocol(RouteProtocol::Boot).build();
+    route.header.address_family =
+        if via.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    route.attributes.push(RouteAttribute::Gateway(via.into()));
+    route
+}

@@ -1,0 +1,212 @@
+//! Named network namespaces: files in /run/netns, as ip-netns(8) makes them.
+
+use crate::{
+    error::{Attempt as _, Error},
+    mark::Mark,
+    netlink::Netlink,
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag, open},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        stat::Mode,
+        statfs::{FsType, fstatfs},
+    },
+};
+use std::{
+    fs, io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+};
+
+/// `NETNS_RUN_DIR` of iproute2.
+pub(crate) const DIR: &str = "/run/netns";
+
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS: FsType = FsType(0x6e73_6673);
+
+const NEEDS: &str = "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN";
+
+/// What the name stands for.
+#[derive(Debug)]
+pub(crate) enum Named {
+    /// Nothing.
+    Absent,
+    /// An empty file with no namespace behind it: a run was killed, or the namespace was unmounted.
+    Stale,
+    /// A namespace. It is entered by this descriptor, never by its name again.
+    Netns(OwnedFd),
+}
+
+/// Where the namespace `name` appears.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(DIR).join(name)
+}
+
+/// See what `name` stands for.
+pub(crate) fn look(name: &str) -> Result<Named, Error> {
+    let path = path(name);
+    let shown = path.display();
+    let file =
+        match open(&path, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(Named::Absent),
+            // iproute2 and we make the file with mode 0, which matters to no one who may go on.
+            opened => opened
+                .attempt(|| format!("cannot open network namespace '{name}'"))
+                .map_err(|err| err.hint_on(Errno::EACCES, NEEDS))?,
+        };
+    let kind = fstatfs(&file).attempt(|| format!("cannot look at '{shown}'"))?.filesystem_type();
+    if kind == NSFS {
+        return Ok(Named::Netns(file));
+    }
+    let status = fs::symlink_metadata(&path).attempt(|| format!("cannot look at '{shown}'"))?;
+    if status.is_file() && status.len() == 0 {
+        return Ok(Named::Stale);
+    }
+    Err(Error::new(format!("'{shown}' exists and is no network namespace")))
+}
+
+/// Make a namespace, mark it as ours and give it a name.
+///
+/// The mark comes first: a namespace that has a name and no mark is a stranger's, whenever we are killed.
+pub(crate) fn add(name: &str) -> Result<OwnedFd, Error> {
+    let attempt = || format!("cannot create network namespace '{name}'");
+    let lock = prepare_dir()?;
+    let path = path(name);
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL;
+    open(&path, flags, Mode::empty()).map(drop).attempt(attempt)?;
+    drop(lock);
+    // A thread of its own: it enters the new namespace, and ends with it.
+    let made = thread::scope(|scope| scope.spawn(|| make(name, &path)).join());
+    let made = made.unwrap_or_else(|_| Err(Error::new(attempt())));
+    made.map_err(|err| match delete(name) {
+        Ok(()) => err,
+        Err(_) => err.left(vec![format!("'{}'", path.display())]),
+    })
+}
+
+fn make(name: &str, path: &Path) -> Result<OwnedFd, Error> {
+    let attempt = || format!("cannot create network namespace '{name}'");
+    unshare(CloneFlags::CLONE_NEWNET)
+        .attempt(attempt)
+        .map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?;
+    Netlink::open()?.set_alias("lo", &Mark::new(name).to_string())?;
+    let own = "/proc/thread-self/ns/net";
+    mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(attempt)?;
+    open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).attempt(attempt)
+}
+
+/// Take away the name. The namespace goes with its last process.
+pub(crate) fn delete(name: &str) -> Result<(), Error> {
+    let path = path(name);
+    let attempt = || format!("cannot delete network namespace '{name}'");
+    match umount2(&path, MntFlags::MNT_DETACH) {
+        Err(Errno::EINVAL | Errno::ENOENT) => {} // a stale file, or nothing
+        done => done.attempt(attempt).map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?,
+    }
+    match fs::remove_file(&path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.attempt(attempt),
+    }
+}
+
+/// The names in /run/netns, sorted.
+pub(crate) fn list() -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(DIR) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries.attempt(|| format!("cannot read '{DIR}'"))?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into()));
+    let mut names: Vec<String> =
+        names.collect::<Result<_, _>>().attempt(|| format!("cannot read '{DIR}'"))?;
+    names.sort();
+    Ok(names)
+}
+
+/// A netlink socket in `netns`, opened by a thread that enters it and ends.
+pub(crate) fn netlink(name: &str, netns: &OwnedFd) -> Result<Netlink, Error> {
+    let attempt = || format!("cannot enter network namespace '{name}'");
+    let enter = || {
+        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+            .attempt(attempt)
+            .map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?;
+        Netlink::open()
+    };
+    thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| Err(Error::new(attempt())))
+}
+
+/// Hold /run/netns still against other runs of ours and of `ip netns add`, if it is there.
+pub(crate) fn lock_dir() -> Result<Option<Flock<fs::File>>, Error> {
+    let dir = match fs::File::open(DIR) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        dir => dir.attempt(|| format!("cannot open '{DIR}'"))?,
+    };
+    let lock = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+    lock.map(Some).attempt(|| format!("cannot lock '{DIR}'"))
+}
+
+/// Make /run/netns and mount it shared on itself, so that namespaces that are unmounted in one mount
+/// namespace go away in all of them: what `ip netns add` does.
+fn prepare_dir() -> Result<Option<Flock<fs::File>>, Error> {
+    fs::create_dir_all(DIR).attempt(|| format!("cannot create '{DIR}'"))?;
+    let lock = lock_dir()?;
+    let shared = || {
+        let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+        mount(None::<&str>, DIR, None::<&str>, flags, None::<&str>)
+    };
+    let attempt = || format!("cannot mount '{DIR}'");
+    match shared() {
+        Err(Errno::EINVAL) => {
+            let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(DIR), DIR, None::<&str>, bind, None::<&str>).attempt(attempt)?;
+            shared().attempt(attempt)?;
+        }
+        done => done.attempt(attempt).map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?,
+    }
+    Ok(lock)
+}
+
+/// One run at a time for each name: holds a lock file in /run, which goes with the value.
+#[derive(Debug)]
+pub(crate) struct NameLock {
+    path: PathBuf,
+    _file: Flock<fs::File>,
+}
+
+impl NameLock {
+    /// Wait for the other runs on `name`.
+    pub(crate) fn take(name: &str) -> Result<Self, Error> {
+        let path = PathBuf::from(format!("/run/netns-setup.{name}.lock"));
+        let attempt = || format!("cannot lock '{}'", path.display());
+        loop {
+            let file =
+                fs::File::options().create(true).append(true).open(&path).attempt(attempt)?;
+            let file = Flock::lock(file, FlockArg::LockExclusive)
+                .map_err(|(_, errno)| errno)
+                .attempt(attempt)?;
+            // Whoever held it before may have removed it: then it locks nothing any more.
+            if same_file(&file, &path).attempt(attempt)? {
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        // Harmless when it stays: the next run locks the same file.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn same_file(file: &fs::File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok(named.ino() == file.metadata()?.ino()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err),
+    }
+}

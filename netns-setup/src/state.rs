@@ -1,0 +1,83 @@
+//! What is there, as plain data.
+
+use crate::{
+    dns,
+    mark::Mark,
+    netlink::{Link, LinkAddress, Route},
+};
+
+/// One network namespace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Side {
+    pub(crate) links: Vec<Link>,
+    pub(crate) addresses: Vec<LinkAddress>,
+    pub(crate) routes: Vec<Route>,
+}
+
+impl Side {
+    /// The link `name`.
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The name of the link number `index`.
+    pub(crate) fn link_name(&self, index: u32) -> &str {
+        self.links.iter().find(|link| link.index == index).map_or("?", |link| &link.name)
+    }
+}
+
+/// The host, and the namespace `netns` in it.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) netns: String,
+    /// There is a file of that name with no namespace behind it.
+    pub(crate) stale: bool,
+    pub(crate) host: Side,
+    /// None without such a namespace.
+    pub(crate) inside: Option<Side>,
+    pub(crate) forwarding: bool,
+    /// The rules in our nft table. None without one, and where nobody looked.
+    pub(crate) nat: Option<Vec<String>>,
+    pub(crate) dns: dns::File,
+}
+
+impl State {
+    /// Our mark on the namespace.
+    pub(crate) fn netns_mark(&self) -> Option<Mark> {
+        let lo = self.inside.as_ref()?.link("lo")?;
+        Mark::read(&lo.alias).filter(|mark| mark.netns == self.netns)
+    }
+
+    /// Our mark on a link of the host.
+    pub(crate) fn mark(&self, link: &Link) -> Option<Mark> {
+        Mark::read(&link.alias).filter(|mark| mark.netns == self.netns)
+    }
+
+    /// The links on the host that are ours: those marked so, and those without an alias whose peer is in
+    /// our namespace: made by a run that was killed before it could write the mark (the kernel takes no
+    /// alias in the request that makes a link).
+    pub(crate) fn own_links(&self) -> Vec<&Link> {
+        let in_ours =
+            |link: &Link| self.netns_mark().is_some() && self.container_end(link).is_some();
+        let own =
+            |link: &&Link| self.mark(link).is_some() || link.alias.is_empty() && in_ours(link);
+        self.host.links.iter().filter(own).collect()
+    }
+
+    /// The other end of `link` in the namespace.
+    pub(crate) fn container_end(&self, link: &Link) -> Option<&Link> {
+        let paired = |other: &&Link| {
+            link.veth
+                && other.veth
+                && link.peer == Some(other.index)
+                && other.peer == Some(link.index)
+        };
+        self.inside.as_ref()?.links.iter().find(paired)
+    }
+
+    /// Whether another network of ours found forwarding off when it came.
+    pub(crate) fn others_need_forwarding(&self) -> bool {
+        let marks = self.host.links.iter().filter_map(|link| Mark::read(&link.alias));
+        marks.filter(|mark| mark.netns != self.netns).any(|mark| mark.forwarding_was_off)
+    }
+}

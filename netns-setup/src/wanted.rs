@@ -1,0 +1,187 @@
+//! What was asked for, checked: everything that can be refused without a look at the host.
+
+use crate::{
+    address::{Cidr, Mac, link_name, netns_name},
+    cli::Network,
+    dns::Resolvers,
+    error::Error,
+};
+use std::net::IpAddr;
+
+/// The network that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) netns: String,
+    pub(crate) host_link: String,
+    pub(crate) host_mac: Mac,
+    pub(crate) host_addresses: Vec<Cidr>,
+    pub(crate) container_link: String,
+    pub(crate) container_mac: Mac,
+    pub(crate) container_addresses: Vec<Cidr>,
+    /// At most one of each family.
+    pub(crate) gateways: Vec<IpAddr>,
+    /// None: that of the host's default route.
+    pub(crate) mtu: Option<u32>,
+    pub(crate) nat: bool,
+    pub(crate) resolvers: Resolvers,
+}
+
+impl Wanted {
+    pub(crate) fn new(network: &Network) -> Result<Self, Error> {
+        let netns = netns_name(&network.name)?;
+        let host_link = link_name(&network.host_link)?;
+        let container_link = link_name(&network.container_link)?;
+        if host_link == "lo" || container_link == "lo" {
+            return Err(Error::usage("'lo' is the loopback interface's name"));
+        }
+        let host_addresses = addresses(&network.host_addr)?;
+        let container_addresses = addresses(&network.container_addr)?;
+        same_subnets(&host_addresses, &container_addresses)?;
+        if network.nat && !host_addresses.iter().any(|cidr| cidr.ip.is_ipv4()) {
+            return Err(Error::usage("--nat needs an IPv4 address of the host end"));
+        }
+        let mac = |given: Option<&String>, end: &str| match given {
+            Some(text) => Mac::host(text),
+            None => Ok(Mac::from_text(&format!("{netns} {end}"))),
+        };
+        let host_mac = mac(network.host_mac.as_ref(), "host")?;
+        let container_mac = mac(network.container_mac.as_ref(), "container")?;
+        if host_mac == container_mac {
+            return Err(Error::usage(format!("both ends have MAC address {host_mac}")));
+        }
+        let gateways = gateways(network, &host_addresses, &container_addresses)?;
+        Ok(Self {
+            netns,
+            host_link,
+            host_mac,
+            host_addresses,
+            container_link,
+            container_mac,
+            container_addresses,
+            gateways,
+            mtu: network.mtu,
+            nat: network.nat,
+            resolvers: resolvers(&network.dns)?,
+        })
+    }
+}
+
+fn addresses(given: &[String]) -> Result<Vec<Cidr>, Error> {
+    let mut checked: Vec<Cidr> = vec![];
+    for text in given {
+        let cidr = Cidr::host(text)?;
+        if checked.iter().any(|other| other.ip == cidr.ip) {
+            return Err(Error::usage(format!("address {} is given twice", cidr.ip)));
+        }
+        checked.push(cidr);
+    }
+    Ok(checked)
+}
+
+fn same_subnets(host: &[Cidr], container: &[Cidr]) -> Result<(), Error> {
+    for cidr in container {
+        if host.iter().any(|other| other.ip == cidr.ip) {
+            let ip = cidr.ip;
+            return Err(Error::usage(format!("both ends have address {ip}")));
+        }
+        if !host.iter().any(|other| other.subnet() == cidr.subnet()) {
+            let ends = host.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Error::usage(format!(
+                "container address {cidr} and host address {ends} are in different subnets"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The first host address of each family that the container end has too, or what was given.
+fn gateways(network: &Network, host: &[Cidr], container: &[Cidr]) -> Result<Vec<IpAddr>, Error> {
+    if network.no_default_route {
+        return Ok(vec![]);
+    }
+    if let Some(given) = network.gateway {
+        let mut subnets = container.iter();
+        if !subnets.any(|cidr| cidr.contains(given) && cidr.ip != given) {
+            return Err(Error::usage(format!(
+                "gateway {given} is in no subnet of the container end"
+            )));
+        }
+    }
+    let first = |v4: bool| {
+        let given = network.gateway.filter(|ip| ip.is_ipv4() == v4);
+        let mut reached = host
+            .iter()
+            .map(|cidr| cidr.ip)
+            .filter(|ip| ip.is_ipv4() == v4 && container.iter().any(|cidr| cidr.contains(*ip)));
+        given.or_else(|| reached.next())
+    };
+    Ok([first(true), first(false)].into_iter().flatten().collect())
+}
+
+fn resolvers(given: &str) -> Result<Resolvers, Error> {
+    match given {
+        "host" => Ok(Resolvers::Host),
+        "none" => Ok(Resolvers::None),
+        ip => match ip.parse::<IpAddr>() {
+            Ok(ip) if ip.is_loopback() => Err(Error::usage(format!(
+                "resolver {ip} is on loopback, which is another one in the namespace"
+            ))),
+            Ok(ip) => Ok(Resolvers::Given(ip)),
+            Err(_) => Err(Error::usage(format!("'{ip}' is not 'host', 'none' or an IP address"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Verb};
+    use clap::Parser as _;
+
+    fn wanted(options: &[&str]) -> Result<Wanted, String> {
+        let args = ["netns-setup", "check"].iter().chain(options);
+        let Verb::Check(network) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
+        Wanted::new(&network).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn the_default_is_the_labs_network() {
+        let wanted = wanted(&[]).unwrap();
+        assert_eq!(wanted.netns, "container_network_ns");
+        assert_eq!(wanted.gateways, ["192.168.10.1".parse::<IpAddr>().unwrap()]);
+        assert_ne!(wanted.host_mac, wanted.container_mac);
+    }
+
+    #[test]
+    fn each_family_has_its_gateway() {
+        let options = [
+            ["--host-addr", "10.0.0.1/24"],
+            ["--host-addr", "fd00::1/64"],
+            ["--container-addr", "10.0.0.2/24"],
+            ["--container-addr", "fd00::2/64"],
+        ];
+        let wanted = wanted(options.as_flattened()).unwrap();
+        let gateways: Vec<String> = wanted.gateways.iter().map(ToString::to_string).collect();
+        assert_eq!(gateways, ["10.0.0.1", "fd00::1"]);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (options, why) in [
+            (
+                &["--host-addr", "10.0.0.1/24"][..],
+                "container address 192.168.10.2/24 and host address 10.0.0.1/24 are in different subnets",
+            ),
+            (&["--container-addr", "192.168.10.1/24"], "both ends have address 192.168.10.1"),
+            (&["--gateway", "10.0.0.1"], "gateway 10.0.0.1 is in no subnet of the container end"),
+            (
+                &["--dns", "127.0.0.53"],
+                "resolver 127.0.0.53 is on loopback, which is another one in the namespace",
+            ),
+            (&["--dns", "me"], "'me' is not 'host', 'none' or an IP address"),
+            (&["--host-link", "lo"], "'lo' is the loopback interface's name"),
+        ] {
+            assert_eq!(wanted(options), Err(why.into()));
+        }
+    }
+}
