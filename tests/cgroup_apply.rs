@@ -1,1 +1,733 @@
 //! cgroup-apply from outside.
+//!
+//! Each test has a cgroup name of its own and removes it even when it fails. What differs between v1, v2 and
+//! hybrid hosts (paths, what a controller offers) is asked of the host.
+
+use crate::support::{Outcome, outcome, root, run, sh, shell_status, tool};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A cgroup name that no other test has; what is left of it goes with the value.
+struct Scratch {
+    name: String,
+}
+
+impl Scratch {
+    fn new(label: &str) -> Self {
+        Self { name: format!("ca-test-{}-{label}", std::process::id()) }
+    }
+
+    /// Its directories that exist, in all hierarchies.
+    fn dirs(&self) -> Vec<PathBuf> {
+        mounts()
+            .into_iter()
+            .map(|(mount, _)| mount.join(&self.name))
+            .filter(|dir| dir.exists())
+            .collect()
+    }
+
+    /// Its directory where `controller` lives.
+    fn dir(&self, controller: &str) -> PathBuf {
+        home(controller).unwrap().join(&self.name)
+    }
+
+    /// Run the tool with `args` in which `{}` is the name.
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> Outcome {
+        let args: Vec<_> = args.iter().map(|arg| arg.replace("{}", &self.name)).collect();
+        run("cgroup-apply", &args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Start the tool, and wait until COMMAND has said "ready".
+    fn start(&self, args: &[&str], script: &str) -> Running {
+        let mut command = tool("cgroup-apply");
+        command.arg("run").args(args).args([&self.name, "--", "sh", "-c", script]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Running { child, stdout }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            let dirs = self.dirs();
+            if dirs.is_empty() {
+                return;
+            }
+            for dir in dirs {
+                sweep(&dir);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Kill what is in `dir` and remove it with the cgroups below.
+fn sweep(dir: &Path) {
+    let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 1) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap_or_default(); // gone already
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            sweep(&entry.path());
+        }
+    }
+    drop(fs::remove_dir(dir));
+}
+
+/// A run in progress. It is killed if the test leaves it.
+struct Running {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Running {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// Close its standard input and wait for its end; what it said after "ready".
+    fn finish(mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let code = shell_status(self.child.wait().unwrap());
+        Outcome { code, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The mounted hierarchies with their controllers; v2 has its own list.
+fn mounts() -> Vec<(PathBuf, Vec<String>)> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let cgroups = mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mount = PathBuf::from(before.split(' ').nth(4)?);
+        let controllers = match after.split(' ').next()? {
+            "cgroup" => after.split(' ').nth(2)?.replace(',', " "),
+            "cgroup2" => fs::read_to_string(mount.join("cgroup.controllers")).unwrap(),
+            _ => return None,
+        };
+        Some((mount, controllers.split_whitespace().map(str::to_owned).collect()))
+    });
+    cgroups.collect()
+}
+
+/// Where `controller` is mounted.
+fn home(controller: &str) -> Option<PathBuf> {
+    let has = |controllers: &Vec<String>| controllers.iter().any(|each| each == controller);
+    mounts().into_iter().find(|(_, controllers)| has(controllers)).map(|(mount, _)| mount)
+}
+
+fn controller(name: &str) -> bool {
+    home(name).is_some()
+}
+
+fn on_v1(controller: &str) -> bool {
+    home(controller).is_some_and(|mount| !mount.join("cgroup.controllers").exists())
+}
+
+/// Wait for something that takes a moment.
+#[track_caller]
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[track_caller]
+fn says(outcome: &Outcome, code: i32, stdout: &str, stderr: &str) {
+    assert_eq!(*outcome, Outcome { code, stdout: stdout.into(), stderr: stderr.into() });
+}
+
+#[test]
+fn command_runs_inside_and_nothing_is_left() {
+    need!(root() && controller("pids") && controller("memory"));
+    let scratch = Scratch::new("inside");
+    let outcome = scratch.run(&[
+        "run",
+        "--pids-max",
+        "64",
+        "--memory-max",
+        "512M",
+        "{}",
+        "--",
+        "cat",
+        "/proc/self/cgroup",
+    ]);
+    says(&Outcome { stdout: String::new(), ..outcome }, 0, "", "");
+    let outcome = scratch.run(&["run", "--pids-max", "64", "{}", "--", "cat", "/proc/self/cgroup"]);
+    let line = if on_v1("pids") {
+        format!(":pids:/{}", scratch.name)
+    } else {
+        format!("0::/{}", scratch.name)
+    };
+    assert!(outcome.stdout.lines().any(|each| each.ends_with(&line)), "{outcome:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn the_limit_is_what_the_file_reads() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("reads");
+    let file = scratch.dir("pids").join("pids.max");
+    let outcome =
+        scratch.run(&["run", "--pids-max", "5", "{}", "--", "cat", file.to_str().unwrap()]);
+    says(&outcome, 0, "5\n", "");
+}
+
+#[test]
+fn the_status_is_the_commands() {
+    need!(root());
+    let scratch = Scratch::new("status");
+    says(&scratch.run(&["run", "{}", "--", "sh", "-c", "exit 42"]), 42, "", "");
+    says(&scratch.run(&["run", "{}", "--", "sh", "-c", "kill -TERM $$"]), 143, "", "");
+    says(&scratch.run(&["run", "{}", "--", "sh", "-c", "kill -KILL $$"]), 137, "", "");
+    says(
+        &scratch.run(&["run", "{}", "--", "no-such-command"]),
+        127,
+        "",
+        "cgroup-apply: cannot run 'no-such-command': No such file or directory (ENOENT)\n",
+    );
+    says(
+        &scratch.run(&["run", "{}", "--", "/etc/passwd"]),
+        126,
+        "",
+        "cgroup-apply: cannot run '/etc/passwd': Permission denied (EACCES)\n",
+    );
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn wrong_usage_is_125_of_run_and_2_of_the_others() {
+    assert_eq!(run("cgroup-apply", &["run", "--bogus", "--", "true"]).code, 125);
+    assert_eq!(run("cgroup-apply", &["--verbose", "run", "x"]).code, 125);
+    assert_eq!(run("cgroup-apply", &["create", "--bogus"]).code, 2);
+    assert_eq!(run("cgroup-apply", &["bogus"]).code, 2);
+    assert_eq!(run("cgroup-apply", &[]).code, 2);
+    let said = run("cgroup-apply", &["create", "--pids-max", "-1"]).stderr;
+    assert!(said.starts_with("cgroup-apply: "), "{said}");
+}
+
+#[test]
+fn bad_values_are_refused_with_what_is_allowed() {
+    for (option, value, allowed) in [
+        ("--pids-max", "abc", "allowed are 0 to 4194304, and 'max'"),
+        ("--pids-max", "4194305", "allowed are 0 to 4194304, and 'max'"),
+        (
+            "--memory-max",
+            "10MB",
+            "allowed are bytes, a number with K, M, G or T, '1%' to '100%', and 'max'",
+        ),
+        (
+            "--cpu-max",
+            "half",
+            "allowed are CPUs ('1.5'), a share ('50%'), QUOTA/PERIOD in microseconds, and 'max'",
+        ),
+        ("--cpu-max", "0.001", "the kernel's shortest quota is 1000 microseconds in 100000"),
+        ("--cpuset-cpus", "3-1", "allowed are numbers and ranges, as '0-2,4'"),
+    ] {
+        let said = run("cgroup-apply", &["run", option, value, "--", "true"]);
+        assert_eq!(said.code, 125, "{said:?}");
+        let line = said.stderr.lines().next().unwrap();
+        assert!(
+            line.starts_with(&format!("cgroup-apply: invalid value '{value}' for '{option} <")),
+            "{line}"
+        );
+        assert!(line.ends_with(allowed), "{line}");
+    }
+}
+
+#[test]
+fn names_that_lead_out_of_the_tree_are_refused() {
+    for (name, why) in [
+        ("..", "'..' begins with a dot"),
+        ("a/../../b", "'..' begins with a dot"),
+        (".hidden", "'.hidden' begins with a dot"),
+        ("/a", "a cgroup's name has no empty part, and no '/' before or behind it"),
+        ("a//b", "a cgroup's name has no empty part, and no '/' before or behind it"),
+        ("a/", "a cgroup's name has no empty part, and no '/' before or behind it"),
+        ("", "a cgroup's name has no empty part, and no '/' before or behind it"),
+        ("a\nb", "a control character is in it"),
+    ] {
+        let said = run("cgroup-apply", &["create", name]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.stderr.contains(why), "{said:?}");
+    }
+}
+
+#[test]
+fn not_a_byte_of_ours_is_on_the_streams() {
+    need!(root());
+    let scratch = Scratch::new("streams");
+    let mut command = tool("cgroup-apply");
+    command.args(["run", &scratch.name, "--", "sh", "-c", "cat; printf err >&2"]);
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stdin.write_all(&bytes).unwrap();
+            drop(stdin);
+        });
+        child.wait_with_output().unwrap()
+    });
+    assert_eq!(output.stdout, bytes);
+    assert_eq!(output.stderr, b"err");
+}
+
+#[test]
+fn a_fork_bomb_stays_within_pids_max_and_is_told() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("pids");
+    let script = "for i in 1 2 3 4 5 6 7; do sleep 5 & done; wait";
+    let outcome = scratch.run(&["run", "--pids-max", "5", "{}", "--", "sh", "-c", script]);
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+    assert!(outcome.stderr.contains("Cannot fork"), "{outcome:?}");
+    let told = "cgroup-apply: pids limit 5 reached: 1 fork was refused\n";
+    assert!(outcome.stderr.ends_with(told), "{outcome:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn an_oom_kill_is_told_and_another_kill_is_not() {
+    need!(root() && controller("memory"));
+    let scratch = Scratch::new("oom");
+    // tail keeps the whole of its last line, and there is but one.
+    let hungry = "head -c 200M /dev/zero | tail";
+    let limits = ["run", "--memory-max", "30M", "--best-effort", "--memory-swap-max", "0"];
+    let outcome = scratch.run(&[&limits[..], &["{}", "--", "sh", "-c", hungry]].concat());
+    assert_eq!(outcome.code, 137, "{outcome:?}");
+    let told = "cgroup-apply: memory limit 30M reached: 1 process was killed (OOM)";
+    assert_eq!(outcome.stderr.lines().filter(|line| *line == told).count(), 1, "{outcome:?}");
+
+    let outcome =
+        scratch.run(&["run", "--memory-max", "30M", "{}", "--", "sh", "-c", "kill -KILL $$"]);
+    says(&outcome, 137, "", "");
+}
+
+#[test]
+fn cpu_time_is_bounded_by_cpu_max() {
+    need!(root() && controller("cpu"));
+    let scratch = Scratch::new("cpu");
+    // A busy loop of two seconds at 20 % of a CPU: some 0.4 seconds of CPU time, at most twice that.
+    let script = "timeout 2 sh -c 'while :; do :; done'; times";
+    let outcome = scratch.run(&["run", "--cpu-max", "20%", "{}", "--", "sh", "-c", script]);
+    let children = outcome.stdout.lines().nth(1).unwrap_or_else(|| panic!("{outcome:?}"));
+    let seconds: f64 = children
+        .split_whitespace()
+        .map(|time| {
+            let (minutes, seconds) = time.trim_end_matches('s').split_once('m').unwrap();
+            minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+        })
+        .sum();
+    assert!(seconds < 0.8, "{outcome:?}");
+}
+
+#[test]
+fn a_cpuset_is_joined_without_naming_its_memory_nodes() {
+    need!(root() && controller("cpuset"));
+    let scratch = Scratch::new("cpuset");
+    let outcome = scratch.run(&[
+        "run",
+        "--cpuset-cpus",
+        "0",
+        "{}/below",
+        "--",
+        "grep",
+        "Cpus_allowed_list",
+        "/proc/self/status",
+    ]);
+    says(&outcome, 0, "Cpus_allowed_list:\t0\n", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn rounding_by_the_kernel_is_told() {
+    need!(root() && controller("memory"));
+    let scratch = Scratch::new("rounding");
+    let file = if on_v1("memory") { "memory.limit_in_bytes" } else { "memory.max" };
+    let outcome = scratch.run(&["run", "--memory-max", "100000001", "{}", "--", "true"]);
+    says(&outcome, 0, "", &format!("cgroup-apply: {file}: 100000001 asked, 99999744 in effect\n"));
+}
+
+#[test]
+fn a_limit_that_cannot_be_set_stops_the_run_before_command_starts() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("refused");
+    let dir = scratch.dir("pids");
+    let shown = dir.display();
+    let outcome = scratch.run(&["run", "--set", "pids.bogus=1", "{}", "--", "echo", "started"]);
+    // On v1 there is a directory in another hierarchy besides: the one in which runs meet.
+    let undone = if on_v1("pids") { "2 changes" } else { "1 change" };
+    let said = format!(
+        "cgroup-apply: cannot limit pids.bogus: cannot write '1' to '{shown}/pids.bogus': No such file or directory (ENOENT)\n  \
+         undone: {undone}; the cgroups are as they were\n  hint: this kernel has no such file in '{shown}'\n"
+    );
+    says(&outcome, 125, "", &said);
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+
+    let outcome = scratch.run(&[
+        "run",
+        "--best-effort",
+        "--set",
+        "pids.bogus=1",
+        "{}",
+        "--",
+        "echo",
+        "started",
+    ]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "started\n"), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("cgroup-apply: cannot limit pids.bogus: "), "{outcome:?}");
+}
+
+#[test]
+fn an_unknown_controller_is_named_with_those_there_are() {
+    need!(root());
+    let scratch = Scratch::new("unknown");
+    let outcome = scratch.run(&["run", "--set", "bogus.max=1", "{}", "--", "echo", "started"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (125, ""), "{outcome:?}");
+    let first = "cgroup-apply: cannot limit bogus: '/sys/fs/cgroup' offers no controller 'bogus'\n  hint: it offers ";
+    assert!(outcome.stderr.starts_with(first), "{outcome:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_command_leaves_running_is_killed() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("leftover");
+    let script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!";
+    let outcome = scratch.run(&["run", "--pids-max", "9", "{}", "--", "sh", "-c", script]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    let sleeper = format!("/proc/{}/stat", outcome.stdout.trim());
+    eventually("the sleeper is gone", || {
+        fs::read_to_string(&sleeper).is_err()
+            || fs::read_to_string(&sleeper).unwrap_or_default().contains(" Z ")
+    });
+}
+
+#[test]
+fn cgroups_that_command_made_below_are_removed_too() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("below");
+    let dir = scratch.dir("pids");
+    let script =
+        format!("mkdir -p {0}/a/b && echo $$ > {0}/a/b/cgroup.procs; echo done", dir.display());
+    let outcome = scratch.run(&["run", "--pids-max", "9", "{}", "--", "sh", "-c", &script]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "done\n"), "{outcome:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn signals_are_passed_on() {
+    need!(root());
+    for (signal, name) in [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGQUIT, "QUIT"),
+        (Signal::SIGTERM, "TERM"),
+        (Signal::SIGUSR1, "USR1"),
+        (Signal::SIGUSR2, "USR2"),
+    ] {
+        let scratch = Scratch::new(&format!("signal-{name}"));
+        let script = format!(
+            "trap 'echo got {name}; exit 9' {name}; echo ready; while :; do sleep 0.02; done"
+        );
+        let running = scratch.start(&[], &script);
+        kill(running.pid(), signal).unwrap();
+        says(&running.finish(), 9, &format!("got {name}\n"), "");
+        assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    }
+}
+
+#[test]
+fn command_has_the_signal_mask_and_dispositions_it_would_have_without_us() {
+    need!(root());
+    let scratch = Scratch::new("mask");
+    let look = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
+    let outcome = scratch.run(&["run", "{}", "--", "sh", "-c", look]);
+    says(&outcome, 0, &sh(look).success().stdout, "");
+}
+
+#[test]
+fn command_dies_with_a_killed_supervisor_and_the_next_run_clears_up() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("kill9");
+    let script = "setsid sleep 1000 >/dev/null 2>&1 & echo ready; read line; sleep 1000";
+    let running = scratch.start(&["--pids-max", "7"], script);
+    kill(running.pid(), Signal::SIGKILL).unwrap();
+    assert_eq!(running.finish().code, 137);
+    assert_ne!(scratch.dirs(), [] as [PathBuf; 0]);
+
+    // The old limit is not in the new cgroup: nobody asked for it.
+    let file = scratch.dir("pids").join("pids.max");
+    let script = format!("cat {} 2>/dev/null || echo none", file.display());
+    let outcome = scratch.run(&["run", "{}", "--", "sh", "-c", &script]);
+    assert!(["none\n", "max\n"].contains(&outcome.stdout.as_str()), "{outcome:?}");
+    says(&Outcome { stdout: String::new(), ..outcome }, 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn killed_at_any_moment_the_next_run_works_and_leaves_nothing() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("moments");
+    for step in 0..20 {
+        let mut command = tool("cgroup-apply");
+        command.args(["run", "--pids-max", "7", "--cpu-max", "50%", &scratch.name, "--", "true"]);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(step * 400));
+        drop(child.kill());
+        child.wait().unwrap();
+        let outcome = scratch.run(&["run", "--pids-max", "8", "{}", "--", "echo", "works"]);
+        says(&outcome, 0, "works\n", "");
+        assert_eq!(scratch.dirs(), [] as [PathBuf; 0], "after {step}");
+    }
+}
+
+#[test]
+fn the_last_of_two_runs_removes_the_cgroup() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("two");
+    let one = scratch.start(&["--pids-max", "20"], "echo ready; read line; echo one");
+    let two = scratch.start(&["--pids-max", "20"], "echo ready; read line; echo two");
+    says(&one.finish(), 0, "one\n", "");
+    assert!(scratch.dir("pids").exists());
+    says(&two.finish(), 0, "two\n", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn many_runs_at_once_on_one_name_all_work() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("many");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    says(
+                        &scratch.run(&["run", "--pids-max", "90", "{}/x", "--", "echo", "ran"]),
+                        0,
+                        "ran\n",
+                        "",
+                    );
+                }
+            });
+        }
+    });
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn create_prints_the_directories_and_converges() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("create");
+    let mut dirs: Vec<String> = vec![];
+    if let Some((v2, _)) =
+        mounts().iter().find(|(mount, _)| mount.join("cgroup.controllers").exists())
+    {
+        dirs.push(format!("{}\n", v2.join(&scratch.name).display()));
+    } else {
+        dirs.push(format!("{}\n", scratch.dir("freezer").display()));
+    }
+    if on_v1("pids") {
+        dirs.push(format!("{}\n", scratch.dir("pids").display()));
+    }
+    let dirs = dirs.concat();
+    let create = ["create", "--verbose", "--pids-max", "9", "{}"];
+    let outcome = scratch.run(&create);
+    assert_eq!((outcome.code, &outcome.stdout), (0, &dirs), "{outcome:?}");
+    assert_ne!(outcome.stderr, "");
+    says(&scratch.run(&create), 0, &dirs, "");
+
+    // Another value is a change of the same cgroup.
+    let file = scratch.dir("pids").join("pids.max");
+    let said = format!("+ echo 8 > {}\n", file.display());
+    says(&scratch.run(&["create", "--verbose", "--pids-max", "8", "{}"]), 0, &dirs, &said);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "8\n");
+
+    // A run uses it with its limits and leaves it.
+    let outcome = scratch.run(&[
+        "run",
+        "{}",
+        "--",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait",
+    ]);
+    assert!(outcome.stderr.contains("cgroup-apply: pids limit 8 reached: "), "{outcome:?}");
+    assert!(file.exists());
+    says(&scratch.run(&["delete", "--kill", "{}"]), 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    says(&scratch.run(&["delete", "{}"]), 0, "", "");
+}
+
+#[test]
+fn delete_refuses_while_processes_are_inside_unless_told_to_kill() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("delete");
+    let running = scratch.start(&["--pids-max", "9"], "echo ready; read line");
+    let pids = fs::read_to_string(scratch.dir("pids").join("cgroup.procs")).unwrap();
+    let said = format!(
+        "cgroup-apply: cannot delete '{}': 1 process ({}) in it\n  hint: --kill kills what is in it first\n",
+        scratch.name,
+        pids.trim()
+    );
+    says(&scratch.run(&["delete", "{}"]), 1, "", &said);
+    says(&scratch.run(&["delete", "--kill", "{}"]), 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    says(&running.finish(), 137, "", "");
+}
+
+#[test]
+fn exec_leaves_no_process_of_ours_and_keeps_the_cgroup() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("exec");
+    let mut command = tool("cgroup-apply");
+    command.args([
+        "run",
+        "--exec",
+        "--pids-max",
+        "5",
+        &scratch.name,
+        "--",
+        "sh",
+        "-c",
+        "echo $$; cat /proc/self/cgroup",
+    ]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let said = Outcome::from(child.wait_with_output().unwrap());
+    assert_eq!(said.stdout.lines().next(), Some(&*pid.to_string()), "{said:?}");
+    assert!(said.stdout.contains(&format!("/{}\n", scratch.name)), "{said:?}");
+    assert!(scratch.dir("pids").exists());
+    says(&scratch.run(&["delete", "{}"]), 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn keep_leaves_the_cgroup() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("keep");
+    says(&scratch.run(&["run", "--keep", "--pids-max", "5", "{}", "--", "true"]), 0, "", "");
+    assert_eq!(fs::read_to_string(scratch.dir("pids").join("pids.max")).unwrap(), "5\n");
+    says(&scratch.run(&["run", "{}", "--", "true"]), 0, "", "");
+    assert!(scratch.dir("pids").exists());
+}
+
+#[test]
+fn a_run_does_not_touch_a_cgroup_that_somebody_else_made() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("foreign");
+    fs::create_dir(scratch.dir("pids")).unwrap();
+    let sleeper =
+        format!("echo $$ > {}/cgroup.procs; exec sleep 1000", scratch.dir("pids").display());
+    let mut child = std::process::Command::new("sh").args(["-c", &sleeper]).spawn().unwrap();
+    eventually("the sleeper is inside", || {
+        fs::read_to_string(scratch.dir("pids").join("cgroup.procs")).unwrap().trim()
+            == child.id().to_string()
+    });
+    let outcome = scratch.run(&["run", "--pids-max", "50", "{}", "--", "echo", "ran"]);
+    let alive = child.try_wait().unwrap().is_none();
+    drop(child.kill());
+    child.wait().unwrap();
+    says(&outcome, 0, "ran\n", "");
+    assert!(alive);
+    assert!(scratch.dir("pids").exists());
+}
+
+#[test]
+fn show_gives_the_limits_in_effect() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("show");
+    let said = format!(
+        "cgroup-apply: cannot show '{}': there is no such cgroup in any hierarchy\n",
+        scratch.name
+    );
+    says(&scratch.run(&["show", "{}"]), 1, "", &said);
+    scratch.run(&["create", "--pids-max", "9", "{}"]).success();
+    let file = scratch.dir("pids").join("pids.max");
+    let shown = scratch.run(&["show", "{}"]).success().stdout;
+    let row = shown.lines().find(|line| line.starts_with("pids.max")).unwrap();
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>(),
+        ["pids.max", "9", "0", file.to_str().unwrap()]
+    );
+    assert!(shown.ends_with("processes: none\n"), "{shown}");
+    let json = scratch.run(&["show", "--json", "{}"]).success().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["name"], *scratch.name);
+    let limit = json["limits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|limit| limit["name"] == "pids.max")
+        .unwrap();
+    assert_eq!((&limit["value"], &limit["current"]), (&"9".into(), &"0".into()));
+}
+
+#[test]
+fn info_names_where_each_controller_lives() {
+    need!(controller("pids"));
+    let json = run("cgroup-apply", &["info", "--json"]).success().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let version = if on_v1("pids") { 1 } else { 2 };
+    assert_eq!(json["controllers"]["pids"]["version"], version);
+    if root() {
+        assert_eq!(
+            json["controllers"]["pids"]["directory"],
+            home("pids").unwrap().to_str().unwrap()
+        );
+    }
+}
+
+#[test]
+fn dry_run_prints_shell_commands_that_do_the_same() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("dry");
+    let command =
+        ["{}", "--", "sh", "-c", "cat /proc/self/cgroup; echo \"it's\" $0 $1", "a b", "c"];
+    let limits = ["run", "--pids-max", "9"];
+    let script = scratch.run(&[&["--dry-run"], &limits[..], &command].concat()).success().stdout;
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    let by_hand = outcome(std::process::Command::new("sh").args(["-e", "-c", &script]));
+    let by_tool = scratch.run(&[&limits[..], &command].concat());
+    assert_eq!(by_hand, by_tool);
+    assert!(by_tool.stdout.ends_with("it's a b c\n"), "{by_tool:?}");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}

@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// S_ISVTX, the mark of a temporary cgroup.
+/// `S_ISVTX`, the mark of a temporary cgroup.
 const STICKY: u32 = 0o1000;
 /// How long killed processes may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<E
     }
     drop(Group::make(tree, &plan)?);
     let dirs = directories(tree, &args.name);
-    error::result(&dirs.iter().map(|dir| format!("{}\n", dir.display())).collect::<String>())
+    error::result(&dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>())
 }
 
 impl<'plan> Group<'plan> {
@@ -230,9 +230,8 @@ fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
     let controllers = step.missing_controllers().join(", ");
     let result = put(&dir.join("cgroup.subtree_control"), &step.enabling());
     let shown = dir.display();
-    let err = match result.attempt(|| format!("cannot enable {controllers} below '{shown}'")) {
-        Err(err) => err,
-        Ok(()) => return Ok(()),
+    let Err(err) = result.attempt(|| format!("cannot enable {controllers} below '{shown}'")) else {
+        return Ok(());
     };
     let inside = processes([dir.to_path_buf()].iter(), false).len();
     Err(match err.errno() {
@@ -294,7 +293,7 @@ fn undone<'changes>(
             (Ok(()), _) => count += 1,
             (Err(_), Change::Made(dir)) => left.push(format!("'{}'", dir.display())),
             (Err(_), Change::Wrote { file, .. }) => {
-                left.push(format!("the value in '{}'", file.display()))
+                left.push(format!("the value in '{}'", file.display()));
             }
         }
     }
@@ -320,9 +319,7 @@ pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<E
         let kill = dirs.iter().take(1).filter(|_| !inside.is_empty()).map(|dir| shown_kill(dir));
         let rmdirs =
             dirs.iter().rev().flat_map(|dir| below(dir)).map(|dir| format!("rmdir {}", quote(dir)));
-        return error::result(
-            &kill.chain(rmdirs).flat_map(|line| [line, "\n".into()]).collect::<String>(),
-        );
+        return error::result(&kill.chain(rmdirs).collect::<Vec<_>>());
     }
     let anchor = tree.anchor().base.join(name.path());
     let lock = match File::open(&anchor) {

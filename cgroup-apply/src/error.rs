@@ -135,13 +135,11 @@ pub(crate) fn trace(step: &impl fmt::Display) {
     }
 }
 
-/// Write the result, whole, to standard output.
-pub(crate) fn result(text: &str) -> Result<ExitCode, Error> {
-    let mut stdout = io::stdout();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .attempt(|| "cannot write the result".into())?;
+/// Write the lines of the result to standard output.
+pub(crate) fn result(lines: &[String]) -> Result<ExitCode, Error> {
+    let mut stdout = io::stdout().lock();
+    let written = lines.iter().try_for_each(|line| writeln!(stdout, "{line}"));
+    written.attempt(|| "cannot write the result".into())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,14 +3,14 @@
 use crate::{cli, error::Error, hierarchy::Version};
 use std::{collections::BTreeSet, fmt, path::Path, str::FromStr};
 
-/// The most that the kernel's `pids.max` takes (PID_MAX_LIMIT in include/linux/threads.h, 64 bit).
+/// The most that the kernel's `pids.max` takes (`PID_MAX_LIMIT` in include/linux/threads.h, 64 bit).
 const PIDS_MOST: u64 = 4_194_304;
 /// The period of a CPU limit unless one is given, in microseconds: the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
 /// The shortest CPU quota and period that the kernel takes (1 ms), and the longest period (1 s).
 const CPU_SHORTEST: u64 = 1_000;
 const CPU_LONGEST_PERIOD: u64 = 1_000_000;
-/// From here on a v1 memory limit means none: PAGE_COUNTER_MAX, for the largest page size there is.
+/// From here on a v1 memory limit means none: `PAGE_COUNTER_MAX`, for the largest page size there is.
 const V1_NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xffff;
 /// Memory limits are rounded down to pages; the largest page size of a supported machine.
 const LARGEST_PAGE: u64 = 65_536;
@@ -331,8 +331,8 @@ enum Value {
     Pids(Option<u64>),
     Memory(Option<u64>),
     MemoryHigh(Option<u64>),
-    /// Swap alone, and memory alone, which v1 can only limit together with it.
-    Swap(Option<u64>, Option<Option<u64>>),
+    /// Swap alone, and the memory limit, which on v1 is part of the swap limit.
+    Swap(Option<u64>, Option<u64>),
     Cpu(CpuMax),
     Weight(u64),
     List(String),
@@ -382,24 +382,21 @@ impl Limit {
     }
 }
 
-/// v1 limits memory and memory with swap, and the second may never be below the first: so it is lifted
+/// v1 limits memory and the sum of memory and swap, and the sum may never be below memory: so it is lifted
 /// before both are set.
-fn swap_on_v1(swap: Option<u64>, memory: Option<Option<u64>>) -> Result<Vec<Write>, Error> {
-    let both = match (swap, memory) {
-        (None, _) => None,
-        (Some(swap), Some(Some(memory))) => Some(swap.saturating_add(memory)),
-        (Some(_), _) => {
-            return Err(Error::usage(
-                "cannot limit memory.swap.max without --memory-max: cgroup v1 limits both together",
-            ));
-        }
-    };
-    let memory = memory.flatten();
-    Ok(vec![
-        Write::new("memory.memsw.limit_in_bytes", -1, Check::Bytes),
-        Write::new("memory.limit_in_bytes", or_minus_one(memory), Check::Bytes),
-        Write::new("memory.memsw.limit_in_bytes", or_minus_one(both), Check::Bytes),
-    ])
+fn swap_on_v1(swap: Option<u64>, memory: Option<u64>) -> Result<Vec<Write>, Error> {
+    let sum = |value: String| Write::new("memory.memsw.limit_in_bytes", value, Check::Bytes);
+    match (swap, memory) {
+        (None, _) => Ok(vec![sum(or_minus_one(None))]),
+        (Some(swap), Some(memory)) => Ok(vec![
+            sum(or_minus_one(None)),
+            Write::new("memory.limit_in_bytes", memory, Check::Bytes),
+            sum(or_minus_one(Some(memory.saturating_add(swap)))),
+        ]),
+        (Some(_), None) => Err(Error::usage(
+            "cannot limit memory.swap.max without --memory-max: cgroup v1 limits the sum of both",
+        )),
+    }
 }
 
 fn or_max(value: Option<u64>) -> String {
@@ -417,7 +414,10 @@ pub(crate) fn asked(options: &cli::Limits, ram: u64) -> Vec<Limit> {
     let list = |list: &Option<List>| list.clone().map(|List(list)| Value::List(list));
     let table = [
         ("pids.max", options.pids_max.map(|PidsMax(most)| Value::Pids(most))),
-        ("memory.swap.max", size(options.memory_swap_max).map(|swap| Value::Swap(swap, memory))),
+        (
+            "memory.swap.max",
+            size(options.memory_swap_max).map(|swap| Value::Swap(swap, memory.flatten())),
+        ),
         ("memory.max", memory.map(Value::Memory)),
         ("memory.high", size(options.memory_high).map(Value::MemoryHigh)),
         ("cpu.max", options.cpu_max.map(Value::Cpu)),

@@ -204,7 +204,7 @@ impl Plan {
     }
 
     /// The plan as shell commands, with `command` in the middle if there is one.
-    pub(crate) fn script(&self, command: Option<&[OsString]>) -> String {
+    pub(crate) fn script(&self, command: Option<&[OsString]>) -> Vec<String> {
         let steps = self.anchor_steps.iter().chain(&self.steps).filter(|step| step.is_needed());
         let mut lines: Vec<String> = steps.map(Step::to_string).collect();
         for limit in self.limits.iter().filter(|limit| !limit.in_effect()) {
@@ -222,7 +222,7 @@ impl Plan {
                 }));
             }
         }
-        lines.iter().flat_map(|line| [line, "\n"]).collect()
+        lines
     }
 }
 

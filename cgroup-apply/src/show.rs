@@ -26,7 +26,7 @@ struct Shown {
 /// A limit in effect, named as on v2.
 #[derive(Debug, Serialize)]
 struct Limit {
-    limit: &'static str,
+    name: &'static str,
     value: String,
     /// What is used of it, where the kernel counts that.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ pub(crate) fn show(tree: &Tree, args: &cli::Show) -> Result<ExitCode, Error> {
         let value = value(name, &file)?;
         let current =
             Some(counts[at]).filter(|file| !file.is_empty()).and_then(|file| text(&dir.join(file)));
-        Some(Limit { limit: name, value, current, file })
+        Some(Limit { name, value, current, file })
     });
     let shown = Shown {
         name: args.name.to_string(),
@@ -75,26 +75,24 @@ pub(crate) fn show(tree: &Tree, args: &cli::Show) -> Result<ExitCode, Error> {
         processes: processes(dirs.iter(), true),
         directories: dirs,
     };
-    error::result(&if args.json { json(&shown)? } else { shown.table() })
+    error::result(&if args.json { vec![json(&shown)?] } else { shown.table() })
 }
 
 impl Shown {
-    fn table(&self) -> String {
+    fn table(&self) -> Vec<String> {
         let mut rows = vec![["LIMIT", "VALUE", "CURRENT", "FILE"].map(str::to_owned)];
-        rows.extend(self.limits.iter().map(|Limit { limit, value, current, file }| {
+        rows.extend(self.limits.iter().map(|Limit { name, value, current, file }| {
             let current = current.clone().unwrap_or_else(|| "-".into());
-            [(*limit).into(), value.clone(), current, file.display().to_string()]
+            [(*name).into(), value.clone(), current, file.display().to_string()]
         }));
-        let mut table = aligned(&rows);
+        let mut lines = aligned(&rows);
+        let directories: Vec<_> =
+            self.directories.iter().map(|dir| dir.display().to_string()).collect();
+        lines.push(format!("directories: {}", directories.join(" ")));
         let pids: Vec<_> = self.processes.iter().map(i32::to_string).collect();
-        let directories =
-            self.directories.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>();
-        table += &format!("directories: {}\n", directories.join(" "));
-        table += &format!(
-            "processes: {}\n",
-            if pids.is_empty() { "none".into() } else { pids.join(" ") }
-        );
-        table
+        let pids = if pids.is_empty() { "none".into() } else { pids.join(" ") };
+        lines.push(format!("processes: {pids}"));
+        lines
     }
 }
 
@@ -138,7 +136,7 @@ struct Home {
 /// `info`.
 pub(crate) fn info(tree: &Tree, args: &cli::Info) -> Result<ExitCode, Error> {
     let host = Host::new(tree);
-    error::result(&if args.json { json(&host)? } else { host.table() })
+    error::result(&if args.json { vec![json(&host)?] } else { host.table() })
 }
 
 impl Host {
@@ -152,30 +150,28 @@ impl Host {
         Self { mode: tree.mode(), controllers: homes.collect(), v2 }
     }
 
-    fn table(&self) -> String {
+    fn table(&self) -> Vec<String> {
         let mut rows = vec![["CONTROLLER", "VERSION", "DIRECTORY"].map(str::to_owned)];
         rows.extend(self.controllers.iter().map(|(controller, home)| {
             [controller.clone(), format!("v{}", home.version), home.directory.display().to_string()]
         }));
-        let v2 = self.v2.iter().map(|mount| format!("v2 mounted at: {}\n", mount.display()));
-        format!("mode: {}\n{}{}", self.mode, v2.collect::<String>(), aligned(&rows))
+        let v2 = self.v2.iter().map(|mount| format!("v2 mounted at: {}", mount.display()));
+        [format!("mode: {}", self.mode)].into_iter().chain(v2).chain(aligned(&rows)).collect()
     }
 }
 
 fn json(value: &impl Serialize) -> Result<String, Error> {
     let text = serde_json::to_string(value)
         .map_err(|err| Error::new(format!("cannot write JSON: {err}")))?;
-    Ok(text + "\n")
+    Ok(text)
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
-fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: Vec<_> = (0..COLUMNS).map(width).collect();
-    let line = |row: &[String; COLUMNS]| {
-        let cells: String =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
-        format!("{}\n", cells.trim_end())
-    };
-    rows.iter().map(line).collect()
+    let cell = |(cell, width): (&String, &usize)| format!("{cell:width$}");
+    let line =
+        |row: &[String; COLUMNS]| row.iter().zip(&widths).map(cell).collect::<Vec<_>>().join("  ");
+    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
 }

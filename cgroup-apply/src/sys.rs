@@ -1,6 +1,6 @@
 //! The raw kernel calls: starting a process inside a cgroup, and the signal settings for it.
 //!
-//! std has no clone3 with CLONE_INTO_CGROUP, and glibc only from 2.39 on. Without it a process joins a v2
+//! std has no clone3 with `CLONE_INTO_CGROUP`, and glibc only from 2.39 on. Without it a process joins a v2
 //! cgroup by a write that waits for an RCU grace period, 7 to 15 ms on an idle machine; with it in 0.3 ms.
 
 use nix::{
