@@ -195,3 +195,148 @@ fn unescape(field: &str) -> PathBuf {
     }
     std::ffi::OsString::from_vec(bytes).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    /// A host with these files.
+    fn host(files: &[(&str, &str)]) -> TempDir {
+        let root = TempDir::new().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn v2() -> TempDir {
+        host(&[
+            (
+                "proc/self/mountinfo",
+                "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+            ),
+            ("proc/self/cgroup", "0::/user.slice/session.scope\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n"),
+            ("sys/fs/cgroup/user.slice/session.scope/cgroup.controllers", "memory pids\n"),
+        ])
+    }
+
+    fn v1() -> TempDir {
+        host(&[
+            (
+                "proc/self/mountinfo",
+                "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+                 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                 33 31 0:30 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n\
+                 34 31 0:31 / /sys/fs/cgroup/a\\040b rw shared:9 - cgroup cgroup rw,pids\n\
+                 35 31 0:32 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n",
+            ),
+            ("proc/self/cgroup", "4:name=systemd:/\n3:pids:/mine\n2:freezer:/\n1:cpu,cpuacct:/\n"),
+        ])
+    }
+
+    fn hybrid() -> TempDir {
+        host(&[
+            (
+                "proc/self/mountinfo",
+                "39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+                 41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("proc/self/cgroup", "8:pids:/\n0::/\n"),
+            ("sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n"),
+        ])
+    }
+
+    #[test]
+    fn v2_has_all_controllers_at_one_mount() {
+        let root = v2();
+        let tree = Tree::read(root.path(), true).unwrap();
+        assert_eq!(tree.mode(), "v2");
+        assert_eq!(tree.of("memory").unwrap(), tree.anchor());
+        assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup"));
+        assert!(tree.anchor().has("cpuset"));
+    }
+
+    #[test]
+    fn without_root_cgroups_are_made_below_the_callers_own() {
+        let root = v2();
+        let tree = Tree::read(root.path(), false).unwrap();
+        assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup/user.slice/session.scope"));
+        assert_eq!(tree.anchor().controllers, ["memory", "pids"]);
+    }
+
+    #[test]
+    fn v1_controllers_live_apart_or_together_and_runs_meet_in_the_freezer() {
+        let root = v1();
+        let tree = Tree::read(root.path(), true).unwrap();
+        assert_eq!(tree.mode(), "v1");
+        assert_eq!(tree.of("cpu").unwrap(), tree.of("cpuacct").unwrap());
+        assert_eq!(tree.of("cpu").unwrap().mount, root.path().join("sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(tree.of("pids").unwrap().mount, root.path().join("sys/fs/cgroup/a b"));
+        assert_eq!(tree.anchor(), tree.of("freezer").unwrap());
+        assert_eq!(tree.hierarchies.len(), 3, "systemd's own is not touched");
+    }
+
+    #[test]
+    fn hybrid_uses_each_controller_where_it_lives_and_runs_meet_on_v2() {
+        let root = hybrid();
+        let tree = Tree::read(root.path(), true).unwrap();
+        assert_eq!(tree.mode(), "hybrid");
+        assert_eq!(tree.of("pids").unwrap().version, Version::V1);
+        assert_eq!(tree.of("hugetlb").unwrap().version, Version::V2);
+        assert_eq!(Some(tree.anchor()), tree.v2());
+    }
+
+    #[test]
+    fn a_mount_of_a_part_shows_the_callers_cgroup_below_it() {
+        // A container without a cgroup namespace: its mount begins at its own cgroup.
+        let root = host(&[
+            (
+                "proc/self/mountinfo",
+                "50 49 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+            ),
+            ("proc/self/cgroup", "0::/docker/abc/inner\n"),
+        ]);
+        let tree = Tree::read(root.path(), false).unwrap();
+        assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup/inner"));
+    }
+
+    #[test]
+    fn a_cgroup_outside_of_the_namespace_leads_nowhere_else() {
+        let root = host(&[
+            ("proc/self/mountinfo", "50 49 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n"),
+            ("proc/self/cgroup", "0::/../other\n"),
+        ]);
+        let tree = Tree::read(root.path(), false).unwrap();
+        assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn an_unknown_controller_is_named_with_those_there_are() {
+        let root = hybrid();
+        let tree = Tree::read(root.path(), true).unwrap();
+        let said = tree.of("memory").unwrap_err().to_string();
+        let top = root.path().join("sys/fs/cgroup");
+        assert_eq!(
+            said,
+            format!(
+                "cannot limit memory: '{}' offers no controller 'memory'\n  \
+                 hint: it offers hugetlb, pids; 'memory' may be disabled at boot (cgroup_disable=)",
+                top.display()
+            )
+        );
+    }
+
+    #[test]
+    fn without_any_hierarchy_the_way_to_one_is_told() {
+        let root = host(&[("proc/self/mountinfo", ""), ("proc/self/cgroup", "0::/\n")]);
+        assert_eq!(
+            Tree::read(root.path(), true).unwrap_err().to_string(),
+            "no cgroup hierarchy is mounted\n  \
+             hint: 'mount -t cgroup2 cgroup2 /sys/fs/cgroup' mounts the one of version 2"
+        );
+    }
+}

@@ -442,3 +442,173 @@ pub(crate) fn human(bytes: u64) -> String {
     let exact = units.into_iter().find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift);
     exact.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Version::{V1, V2};
+
+    const GIB: u64 = 1 << 30;
+
+    fn sizes(text: &str) -> Option<Option<u64>> {
+        text.parse().ok().map(|size: Size| size.bytes(8 * GIB))
+    }
+
+    #[test]
+    fn sizes_are_bytes_units_shares_or_max() {
+        assert_eq!(sizes("4096"), Some(Some(4096)));
+        assert_eq!(sizes("1K"), Some(Some(1024)));
+        assert_eq!(sizes("512M"), Some(Some(512 << 20)));
+        assert_eq!(sizes("2G"), Some(Some(2 * GIB)));
+        assert_eq!(sizes("1T"), Some(Some(1 << 40)));
+        assert_eq!(sizes("max"), Some(None));
+        assert_eq!(sizes("100%"), Some(Some(8 * GIB / 100 * 100)));
+        for bad in [
+            "",
+            "M",
+            "1.5G",
+            "-1",
+            "10MB",
+            "0%",
+            "101%",
+            "%",
+            "1k",
+            "9999999T",
+            "99999999999999999999",
+        ] {
+            assert_eq!(sizes(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpu_limits_are_cpus_shares_pairs_or_max() {
+        let cpu = |text: &str| text.parse().ok().map(|CpuMax { quota, period }| (quota, period));
+        assert_eq!(cpu("1.5"), Some((Some(150_000), 100_000)));
+        assert_eq!(cpu("2"), Some((Some(200_000), 100_000)));
+        assert_eq!(cpu("0.12345"), Some((Some(12_345), 100_000)));
+        assert_eq!(cpu("50%"), Some((Some(50_000), 100_000)));
+        assert_eq!(cpu("12.5%"), Some((Some(12_500), 100_000)));
+        assert_eq!(cpu("20000/50000"), Some((Some(20_000), 50_000)));
+        assert_eq!(cpu("max/50000"), Some((None, 50_000)));
+        assert_eq!(cpu("max"), Some((None, 100_000)));
+        for bad in [
+            "",
+            ".",
+            ".5",
+            "0",
+            "-1",
+            "1.123456",
+            "1e3",
+            "0.001",
+            "0.5%",
+            "1/2",
+            "2000/2000000",
+            "max/0",
+            "1/x",
+        ] {
+            assert_eq!(cpu(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_stay_below_the_tree() {
+        for good in ["container", "a/b", "a.b", "user@1000", "ü"] {
+            assert_eq!(good.parse::<Name>().unwrap().to_string(), good);
+        }
+        for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/..", "a/.b", "a\n"] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+        let name: Name = "a/b".parse().unwrap();
+        assert_eq!(name.lineage(), [Path::new("a"), Path::new("a/b")]);
+    }
+
+    #[test]
+    fn settings_name_a_file_of_a_controller() {
+        let good = Setting { file: "io.max".into(), value: "8:0 rbps=max".into() };
+        assert_eq!("io.max=8:0 rbps=max".parse(), Ok(good));
+        for bad in
+            ["pids.max", "=1", "tasks=0", "../pids.max=1", ".max=1", "pids.=1", "cgroup.procs=0"]
+        {
+            assert!(bad.parse::<Setting>().is_err(), "{bad}");
+        }
+    }
+
+    /// What is written for a limit, as "FILE VALUE" lines.
+    fn written(file: &str, value: Value, version: Version) -> String {
+        let writes = Limit { file: file.into(), value }.writes(version).unwrap();
+        writes
+            .iter()
+            .map(|write| format!("{} {}", write.file, write.value))
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    #[test]
+    fn each_limit_has_its_files_on_v1_and_v2() {
+        let cpu = |quota| Value::Cpu(CpuMax { quota, period: 100_000 });
+        assert_eq!(written("pids.max", Value::Pids(Some(9)), V1), "pids.max 9");
+        assert_eq!(written("pids.max", Value::Pids(None), V2), "pids.max max");
+        assert_eq!(written("memory.max", Value::Memory(Some(4096)), V2), "memory.max 4096");
+        assert_eq!(written("memory.max", Value::Memory(None), V1), "memory.limit_in_bytes -1");
+        assert_eq!(written("memory.swap.max", Value::Swap(Some(0), None), V2), "memory.swap.max 0");
+        assert_eq!(
+            written("memory.swap.max", Value::Swap(Some(10), Some(20)), V1),
+            "memory.memsw.limit_in_bytes -1; memory.limit_in_bytes 20; memory.memsw.limit_in_bytes 30"
+        );
+        assert_eq!(written("cpu.max", cpu(Some(50_000)), V2), "cpu.max 50000 100000");
+        assert_eq!(written("cpu.max", cpu(None), V2), "cpu.max max 100000");
+        assert_eq!(
+            written("cpu.max", cpu(Some(50_000)), V1),
+            "cpu.cfs_quota_us -1; cpu.cfs_period_us 100000; cpu.cfs_quota_us 50000"
+        );
+        assert_eq!(written("cpu.weight", Value::Weight(100), V2), "cpu.weight 100");
+        assert_eq!(written("cpu.weight", Value::Weight(100), V1), "cpu.shares 1024");
+        assert_eq!(written("cpuset.cpus", Value::List("0-1".into()), V1), "cpuset.cpus 0-1");
+    }
+
+    #[test]
+    fn what_v1_does_not_have_is_refused() {
+        let refused = |file: &str, value| {
+            Limit { file: file.into(), value }.writes(V1).unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused("memory.high", Value::MemoryHigh(Some(1))),
+            "cannot limit memory.high: the controller 'memory' is on cgroup v1 here, which has nothing like it"
+        );
+        assert_eq!(
+            refused("memory.swap.max", Value::Swap(Some(1), None)),
+            "cannot limit memory.swap.max without --memory-max: cgroup v1 limits the sum of both"
+        );
+    }
+
+    #[test]
+    fn values_read_back_are_compared_by_meaning() {
+        let verdict = |value: &str, check, read: &str| Write::new("f", value, check).verdict(read);
+        assert_eq!(verdict("64", Check::Same, "64\n"), Verdict::InEffect);
+        assert_eq!(verdict("64", Check::Same, "max\n"), Verdict::NotApplied);
+        assert_eq!(verdict("-1", Check::Bytes, "9223372036854771712\n"), Verdict::InEffect);
+        assert_eq!(verdict("max", Check::Bytes, "max\n"), Verdict::InEffect);
+        assert_eq!(verdict("4096", Check::Bytes, "max\n"), Verdict::NotApplied);
+        assert_eq!(verdict("4096", Check::Bytes, "8192\n"), Verdict::NotApplied);
+        let rounded = Verdict::Remark("f: 5000 asked, 4096 in effect".into());
+        assert_eq!(verdict("5000", Check::Bytes, "4096\n"), rounded);
+        assert_eq!(verdict("0,1", Check::List, "0-1\n"), Verdict::InEffect);
+        assert_eq!(verdict("0-3", Check::List, "0-1\n"), Verdict::NotApplied);
+        assert_eq!(
+            verdict("8:0 rbps=1", Check::Told, "8:0 rbps=1\n9:0 rbps=2\n"),
+            Verdict::InEffect
+        );
+        assert_eq!(
+            verdict("1", Check::Told, "0\n"),
+            Verdict::Remark("f: 1 asked, 0 in effect".into())
+        );
+    }
+
+    #[test]
+    fn bytes_are_said_as_short_as_is_exact() {
+        assert_eq!(human(100 << 20), "100M");
+        assert_eq!(human(3 << 40), "3T");
+        assert_eq!(human(1025), "1025");
+        assert_eq!(human(0), "0");
+    }
+}
