@@ -1,1 +1,504 @@
-//! netns-setup from outside.
+//! netns-setup from outside, each test on a host of its own.
+
+use crate::support::{Host, Outcome, installed, outcome, root, tool_path};
+use serde_json::{Value, json};
+use std::process::Stdio;
+
+const NAME: &str = "container_network_ns";
+
+/// The lab's lines.
+const LAB: &str = "set -e
+ip netns add container_network_ns
+ip link add veth_host type veth peer name veth_container
+ip link set veth_container netns container_network_ns
+ip addr add 192.168.10.1/24 dev veth_host
+ip link set veth_host up
+ip netns exec container_network_ns ip addr add 192.168.10.2/24 dev veth_container
+ip netns exec container_network_ns ip link set veth_container up
+ip netns exec container_network_ns ip route add default via 192.168.10.1
+echo 1 > /proc/sys/net/ipv4/ip_forward";
+
+/// A host with an /etc of its own too, one resolver in it, and forwarding off.
+fn host() -> Host {
+    let host = Host::new();
+    host.sh("set -e; cp -a /etc /run/etc; rm -f /run/etc/resolv.conf; rm -rf /run/etc/netns
+        echo nameserver 192.0.2.53 > /run/etc/resolv.conf
+        mount --bind /run/etc /etc; echo 0 > /proc/sys/net/ipv4/ip_forward")
+        .success();
+    host
+}
+
+fn up(host: &Host, args: &[&str]) -> Outcome {
+    host.run("netns-setup", &[&["up"], args].concat())
+}
+
+fn down(host: &Host, args: &[&str]) -> Outcome {
+    host.run("netns-setup", &[&["down"], args].concat())
+}
+
+fn done(stdout: &str) -> Outcome {
+    Outcome { code: 0, stdout: stdout.into(), stderr: String::new() }
+}
+
+fn refused(code: i32, stderr: &str) -> Outcome {
+    Outcome { code, stdout: String::new(), stderr: stderr.into() }
+}
+
+fn json_of(host: &Host, line: &str) -> Value {
+    serde_json::from_str(&host.sh(line).success().stdout).unwrap()
+}
+
+/// Links with IPv4 addresses, and routes, of the namespace that `ip` speaks to.
+fn side(host: &Host, ip: &str) -> Value {
+    let links = json_of(host, &format!("{ip} -j address show"));
+    let link = |link: &Value| {
+        let set = |it: &&Value| it["family"] == "inet";
+        let addresses: Vec<&Value> =
+            link["addr_info"].as_array().unwrap().iter().filter(set).collect();
+        let up = link["flags"].as_array().unwrap().contains(&json!("UP"));
+        json!({ "name": link["ifname"], "mtu": link["mtu"], "up": up, "addresses": addresses })
+    };
+    let links: Vec<Value> = links.as_array().unwrap().iter().map(link).collect();
+    json!({ "links": links, "routes": json_of(host, &format!("{ip} -j route")) })
+}
+
+/// All that the lab's lines are about.
+fn network(host: &Host) -> Value {
+    let inside = side(host, &format!("ip -n {NAME}"));
+    json!({ "host": side(host, "ip"), "inside": inside, "forwarding": forwarding(host) })
+}
+
+fn forwarding(host: &Host) -> String {
+    host.sh("cat /proc/sys/net/ipv4/ip_forward").success().stdout
+}
+
+/// Everything that this tool may change on a host, but for link numbers.
+fn everything(host: &Host) -> String {
+    host.sh("ip -o link | cut -d: -f2-; ip -o address | cut -d: -f2-; ip route
+        cat /proc/sys/net/ipv4/ip_forward; nft list ruleset
+        find /run/netns /run/netns-setup* /etc/netns -mindepth 1 2>&1 | grep -v 'No such file'")
+        .stdout
+}
+
+#[test]
+fn up_makes_the_labs_network() {
+    need!(root());
+    let (lab, ours) = (host(), host());
+    lab.sh(LAB).success();
+    assert_eq!(up(&ours, &[]), done("/run/netns/container_network_ns\n"));
+    let mut expected = network(&lab);
+    // The documented addition: `lo` is up.
+    expected["inside"]["links"][0] = network(&ours)["inside"]["links"][0].clone();
+    assert_eq!(network(&ours), expected);
+    assert_eq!(network(&ours)["inside"]["links"][0]["up"], true);
+    for line in [
+        "ip netns exec container_network_ns ping -c1 -W2 192.168.10.1",
+        "ip netns exec container_network_ns ping -c1 -W2 127.0.0.1",
+        "ping -c1 -W2 192.168.10.2",
+    ] {
+        ours.sh(line).success();
+    }
+    let resolver = ours.sh("ip netns exec container_network_ns cat /etc/resolv.conf").stdout;
+    assert_eq!(resolver, "# netns-setup:container_network_ns\nnameserver 192.0.2.53\n");
+}
+
+#[test]
+fn a_second_up_changes_nothing_and_says_so() {
+    need!(root());
+    let host = host();
+    up(&host, &[]).success();
+    let links = host.sh("ip -o link; ip -n container_network_ns -o link").stdout;
+    let again = up(&host, &["--verbose"]);
+    let expected = Outcome {
+        stderr: "netns-setup: nothing to do\n".into(),
+        ..done("/run/netns/container_network_ns\n")
+    };
+    assert_eq!(again, expected);
+    assert_eq!(host.sh("ip -o link; ip -n container_network_ns -o link").stdout, links);
+    assert_eq!(host.run("netns-setup", &["check"]), done(""));
+}
+
+#[test]
+fn down_leaves_nothing_and_can_be_repeated() {
+    need!(root() && installed("nft"));
+    let host = host();
+    let before = everything(&host);
+    up(&host, &["--nat"]).success();
+    assert_ne!(everything(&host), before);
+    for _ in 0..3 {
+        assert_eq!(down(&host, &[]), done(""));
+        assert_eq!(everything(&host), before);
+    }
+}
+
+#[test]
+fn forwarding_that_was_on_stays_on() {
+    need!(root());
+    let host = host();
+    host.sh("echo 1 > /proc/sys/net/ipv4/ip_forward").success();
+    up(&host, &[]).success();
+    down(&host, &[]).success();
+    assert_eq!(forwarding(&host), "1\n");
+}
+
+#[test]
+fn the_last_network_down_restores_forwarding() {
+    need!(root());
+    let host = host();
+    up(&host, &["one"]).success();
+    up(&host, &second_network("two")).success();
+    down(&host, &["one"]).success();
+    assert_eq!(forwarding(&host), "1\n");
+    down(&host, &["two"]).success();
+    assert_eq!(forwarding(&host), "0\n");
+}
+
+fn second_network(name: &str) -> [&str; 9] {
+    [
+        "--host-link",
+        "h2",
+        "--container-link",
+        "c2",
+        "--host-addr",
+        "10.9.8.1/24",
+        "--container-addr",
+        "10.9.8.2/24",
+        name,
+    ]
+}
+
+#[test]
+fn the_dry_run_is_a_script_that_does_the_same() {
+    need!(root() && installed("nft"));
+    let (by_tool, by_script) = (host(), host());
+    let before = everything(&by_script);
+    let script = up(&by_script, &["--dry-run", "--nat"]).success().stdout;
+    assert_eq!(everything(&by_script), before);
+    by_script.sh(&format!("set -e\n{script}")).success();
+    up(&by_tool, &["--nat"]).success();
+    assert_eq!(network(&by_script), network(&by_tool));
+    assert_eq!(everything(&by_script), everything(&by_tool));
+    // What the script made is ours in every respect.
+    assert_eq!(by_script.run("netns-setup", &["check", "--nat"]), done(""));
+    let script = down(&by_script, &["--dry-run"]).success().stdout;
+    by_script.sh(&format!("set -e\n{script}rmdir /etc/netns")).success();
+    assert_eq!(everything(&by_script), before);
+}
+
+#[test]
+fn nat_leads_out_under_the_hosts_address() {
+    need!(root() && installed("nft"));
+    let host = host();
+    host.sh("set -e; ip netns add outside
+        ip link add uplink type veth peer name outside netns outside
+        ip address add 203.0.113.1/24 dev uplink; ip link set uplink up
+        ip -n outside address add 203.0.113.2/24 dev outside; ip -n outside link set outside up")
+        .success();
+    let ping = "ip netns exec container_network_ns ping -c1 -W1 203.0.113.2";
+    up(&host, &[]).success();
+    assert_eq!(host.sh(ping).code, 1, "outside knows no way back to 192.168.10.0/24");
+    up(&host, &["--nat"]).success();
+    host.sh(ping).success();
+    host.sh("nft delete table ip netns-setup-container_network_ns").success();
+    let check = host.run("netns-setup", &["check", "--nat"]);
+    let line = "nft table 'netns-setup-container_network_ns' is missing or different\n";
+    assert_eq!(check, Outcome { code: 1, ..done(line) });
+    up(&host, &["--nat"]).success();
+    host.sh(ping).success();
+    up(&host, &[]).success();
+    assert_eq!(host.sh("nft list ruleset").stdout, "");
+}
+
+#[test]
+fn what_went_missing_is_named_by_check_and_repaired_by_up() {
+    need!(root());
+    let host = host();
+    up(&host, &[]).success();
+    host.sh("ip -n container_network_ns address delete 192.168.10.2/24 dev veth_container")
+        .success();
+    let expected = "\
+address 192.168.10.2/24 is missing on interface 'veth_container' in 'container_network_ns'
+default route via 192.168.10.1 is missing
+";
+    assert_eq!(host.run("netns-setup", &["check"]), Outcome { code: 1, ..done(expected) });
+    up(&host, &[]).success();
+    assert_eq!(host.run("netns-setup", &["check"]), done(""));
+    host.sh("ip link delete veth_host").success();
+    up(&host, &[]).success();
+    assert_eq!(host.run("netns-setup", &["check"]), done(""));
+}
+
+#[test]
+fn other_options_are_converged_to() {
+    need!(root());
+    let host = host();
+    up(&host, &[]).success();
+    let options = [
+        "--mtu",
+        "1400",
+        "--host-addr",
+        "10.1.2.1/24",
+        "--host-addr",
+        "fd00::1/64",
+        "--container-addr",
+        "10.1.2.2/24",
+        "--container-addr",
+        "fd00::2/64",
+        "--host-mac",
+        "02:00:00:00:00:01",
+        "--dns",
+        "192.0.2.7",
+    ];
+    up(&host, &options).success();
+    let again = up(&host, &[&["--verbose"], &options[..]].concat());
+    assert_eq!(again.stderr, "netns-setup: nothing to do\n");
+    let link = &json_of(&host, "ip -j address show veth_host")[0];
+    assert_eq!((&link["mtu"], &link["address"]), (&json!(1400), &json!("02:00:00:00:00:01")));
+    assert_eq!(link["addr_info"][0]["local"], "10.1.2.1");
+    host.sh("ip netns exec container_network_ns ping -c1 -W2 fd00::1").success();
+    let resolver = host.sh("tail -n1 /etc/netns/container_network_ns/resolv.conf").stdout;
+    assert_eq!(resolver, "nameserver 192.0.2.7\n");
+}
+
+#[test]
+fn a_strangers_link_is_named_and_stays() {
+    need!(root());
+    let host = host();
+    host.sh("ip link add veth_host type veth peer name other").success();
+    let before = everything(&host);
+    let expected = "\
+netns-setup: interface 'veth_host' exists and is not ours
+  hint: 'ip link delete veth_host' removes it; --host-link picks another name
+";
+    assert_eq!(up(&host, &[]), refused(1, expected));
+    down(&host, &[]).success();
+    assert_eq!(everything(&host), before);
+}
+
+#[test]
+fn a_network_made_by_the_labs_lines_is_left_alone() {
+    need!(root());
+    let host = host();
+    host.sh(LAB).success();
+    let before = network(&host);
+    assert_eq!(up(&host, &[]).code, 1);
+    let expected = "netns-setup: network namespace 'container_network_ns' is not ours and stays\n";
+    assert_eq!(down(&host, &[]), Outcome { stderr: expected.into(), ..done("") });
+    assert_eq!(network(&host), before);
+}
+
+#[test]
+fn a_namespace_that_was_there_is_used_and_stays() {
+    need!(root());
+    let host = host();
+    host.sh("ip netns add demo").success();
+    up(&host, &["demo"]).success();
+    host.sh("ip netns exec demo ping -c1 -W2 192.168.10.1").success();
+    down(&host, &["demo"]).success();
+    assert_eq!(host.sh("ls /run/netns; ip -n demo -o link | grep -c alias").stdout, "demo\n0\n");
+    assert_eq!(host.sh("ip link show veth_host").code, 1);
+}
+
+#[test]
+fn another_networks_link_and_subnet_are_refused() {
+    need!(root());
+    let host = host();
+    up(&host, &["one"]).success();
+    let expected = "\
+netns-setup: interface 'veth_host' belongs to network namespace 'one'
+  hint: --host-link picks another name
+";
+    assert_eq!(up(&host, &["two"]), refused(1, expected));
+    let expected = "\
+netns-setup: the host has address 192.168.10.1 on 'veth_host' already
+  hint: --host-addr and --container-addr pick another subnet; --force goes on
+";
+    assert_eq!(up(&host, &["--host-link", "h2", "two"]), refused(1, expected));
+}
+
+#[test]
+fn a_subnet_in_use_is_refused_with_its_route_unless_forced() {
+    need!(root());
+    let host = host();
+    host.sh(
+        "ip link add lan type veth peer name other; ip link set other up; ip address add 192.168.0.7/16 dev lan; ip link set lan up",
+    )
+    .success();
+    let before = everything(&host);
+    let expected = "\
+netns-setup: the host uses subnet 192.168.10.0/24 already: route 192.168.0.0/16 dev lan
+  hint: --host-addr and --container-addr pick another subnet; --force goes on
+";
+    assert_eq!(up(&host, &[]), refused(1, expected));
+    assert_eq!(everything(&host), before);
+    up(&host, &["--force"]).success();
+}
+
+#[test]
+fn a_stale_name_is_repaired_and_a_strangers_file_is_not() {
+    need!(root());
+    let host = host();
+    host.sh("mkdir -p /run/netns; touch /run/netns/stale; echo mine > /run/netns/file").success();
+    up(&host, &["stale"]).success();
+    host.sh("ip netns exec stale true").success();
+    let expected = "netns-setup: '/run/netns/file' exists and is no network namespace\n";
+    assert_eq!(up(&host, &["file"]), refused(1, expected));
+    assert_eq!(down(&host, &["file"]), refused(1, expected));
+    assert_eq!(host.sh("cat /run/netns/file").stdout, "mine\n");
+}
+
+#[test]
+fn what_cannot_be_is_refused_as_usage() {
+    need!(root());
+    let host = host();
+    for (args, why) in [
+        (
+            &["--host-link", "veth-container-demo"][..],
+            "interface name 'veth-container-demo' has 19 bytes; the kernel allows 15",
+        ),
+        (
+            &["a/b"],
+            "network namespace name 'a/b' has a '/'; letters, digits, '.', '_' and '-' are allowed",
+        ),
+        (&[""], "'' is no network namespace name"),
+        (&[".."], "'..' is no network namespace name"),
+        (
+            &["--host-addr", "192.168.10.255/24"],
+            "address '192.168.10.255/24' is the broadcast address of its subnet",
+        ),
+        (
+            &["--host-addr", "192.168.10.1/32"],
+            "address '192.168.10.1/32' has prefix length 32; 1 to 31 is allowed",
+        ),
+        (
+            &["--host-addr", "10.0.0.1/24"],
+            "container address 192.168.10.2/24 and host address 10.0.0.1/24 are in different subnets",
+        ),
+    ] {
+        assert_eq!(up(&host, args), refused(2, &format!("netns-setup: {why}\n")));
+    }
+}
+
+#[test]
+fn without_the_capabilities_nothing_is_begun() {
+    need!(root());
+    let host = host();
+    let before = everything(&host);
+    let mut command = host.command("setpriv");
+    command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
+    let expected = "\
+netns-setup: cannot change the network: Operation not permitted (EPERM)
+  hint: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN
+";
+    assert_eq!(outcome(command.arg(tool_path("netns-setup")).arg("up")), refused(1, expected));
+    assert_eq!(everything(&host), before);
+}
+
+#[test]
+fn a_strangers_resolv_conf_stays() {
+    need!(root());
+    let host = host();
+    host.sh("mkdir -p /etc/netns/container_network_ns; echo nameserver 192.0.2.9 > /etc/netns/container_network_ns/resolv.conf").success();
+    let path = "/etc/netns/container_network_ns/resolv.conf";
+    assert_eq!(
+        up(&host, &[]).stderr,
+        format!("netns-setup: '{path}' is not ours and stays as it is\n")
+    );
+    assert_eq!(down(&host, &[]).stderr, format!("netns-setup: '{path}' is not ours and stays\n"));
+    assert_eq!(host.sh(&format!("cat {path}")).stdout, "nameserver 192.0.2.9\n");
+}
+
+#[test]
+fn a_loopback_resolver_is_never_written() {
+    need!(root());
+    let host = host();
+    host.sh("echo nameserver 127.0.0.53 > /etc/resolv.conf").success();
+    let note = "netns-setup: the host has no resolver that 'container_network_ns' could reach; --dns ADDRESS names one\n";
+    assert_eq!(up(&host, &[]).stderr, note);
+    assert_eq!(host.sh("test -e /etc/netns").code, 1);
+    host.sh("mkdir -p /run/systemd/resolve; echo nameserver 192.0.2.1 > /run/systemd/resolve/resolv.conf").success();
+    up(&host, &[]).success();
+    assert_eq!(host.sh("tail -n1 /etc/netns/*/resolv.conf").stdout, "nameserver 192.0.2.1\n");
+}
+
+#[test]
+fn a_failure_half_way_is_undone() {
+    need!(root());
+    for (obstacle, attempt, undone) in [
+        (
+            "mount --bind /etc /etc; mount -o remount,ro,bind /etc",
+            "cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)",
+            "10 changes",
+        ),
+        (
+            "mount --bind /proc/sys/net /proc/sys/net; mount -o remount,ro,bind /proc/sys/net",
+            "cannot write '/proc/sys/net/ipv4/ip_forward': Read-only file system (EROFS)",
+            "3 changes",
+        ),
+    ] {
+        let host = host();
+        host.sh(obstacle).success();
+        let before = everything(&host);
+        let expected =
+            format!("netns-setup: {attempt}\n  undone: {undone}; the host is as it was\n");
+        assert_eq!(up(&host, &[]), refused(1, &expected));
+        assert_eq!(everything(&host), before);
+    }
+}
+
+#[test]
+fn a_killed_run_is_repaired_by_up_and_removed_by_down() {
+    need!(root() && installed("nft"));
+    let host = host();
+    let before = everything(&host);
+    for round in 0..40_u64 {
+        let verb = if round % 4 == 3 { "down" } else { "up" };
+        let mut child = host
+            .tool("netns-setup")
+            .arg(verb)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(300 * (round % 20)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if round % 2 == 0 {
+            up(&host, &[]).success();
+            assert_eq!(host.run("netns-setup", &["check"]), done(""));
+        }
+        if round % 4 == 1 {
+            down(&host, &[]).success();
+            assert_eq!(everything(&host), before);
+        }
+    }
+}
+
+#[test]
+fn twenty_networks_come_and_go_at_once() {
+    need!(root() && installed("nft"));
+    let host = host();
+    let before = everything(&host);
+    let all = |line: &dyn Fn(usize) -> Vec<String>| {
+        let started: Vec<_> = (0..20)
+            .map(|n| host.tool("netns-setup").args(line(n)).stdout(Stdio::null()).spawn().unwrap())
+            .collect();
+        for child in started {
+            assert!(child.wait_with_output().unwrap().status.success());
+        }
+    };
+    all(&|n| {
+        let line = format!(
+            "up --host-link h{n} --container-link c{n} --host-addr 10.77.{n}.1/24 --container-addr 10.77.{n}.2/24 n{n}"
+        );
+        line.split(' ').map(Into::into).collect()
+    });
+    for n in 0..20 {
+        host.sh(&format!("ip netns exec n{n} ping -c1 -W2 10.77.{n}.1")).success();
+    }
+    let status =
+        json_of(&host, &format!("{} status --all --json", tool_path("netns-setup").display()));
+    assert_eq!(status.as_array().unwrap().len(), 20);
+    all(&|n| vec!["down".into(), format!("n{n}")]);
+    assert_eq!(everything(&host), before);
+}
