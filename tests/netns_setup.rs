@@ -447,6 +447,25 @@ fn a_failure_half_way_is_undone() {
 }
 
 #[test]
+fn whichever_netlink_request_fails_all_is_undone() {
+    need!(root() && installed("strace"));
+    let host = host();
+    let before = everything(&host);
+    for nth in 1.. {
+        let inject = format!("inject=sendto:error=ENOBUFS:when={nth}");
+        let mut strace = host.command("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject]);
+        let outcome = outcome(strace.arg(tool_path("netns-setup")).arg("up"));
+        if outcome.code == 0 {
+            assert!(nth > 10, "only {nth} requests: {outcome:?}");
+            break;
+        }
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert_eq!(everything(&host), before, "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_killed_run_is_repaired_by_up_and_removed_by_down() {
     need!(root() && installed("nft"));
     let host = host();

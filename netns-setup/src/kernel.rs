@@ -22,6 +22,7 @@ pub(crate) struct Host {
     stale: bool,
     netns: Option<OwnedFd>,
     inside: Option<Netlink>,
+    undoing: bool,
 }
 
 impl Host {
@@ -35,7 +36,7 @@ impl Host {
         };
         let inside = netns.as_ref().map(|netns| netns::netlink(name, netns)).transpose()?;
         let netlink = Netlink::open()?;
-        Ok(Self { name: name.into(), verbose, netlink, stale, netns, inside })
+        Ok(Self { name: name.into(), verbose, netlink, stale, netns, inside, undoing: false })
     }
 
     /// Read what there is; nft, which takes a process, only where `nat` says so.
@@ -56,6 +57,16 @@ impl Host {
             state.nat = nat::look(&self.name)?;
         }
         Ok(state)
+    }
+
+    /// Undo speaks to the kernel by sockets of its own: what failed may have been the socket.
+    fn reconnect(&mut self) -> Result<(), Error> {
+        self.netlink = Netlink::open()?;
+        if let Some(netns) = &self.netns {
+            self.inside = Some(netns::netlink(&self.name, netns)?);
+        }
+        self.undoing = true;
+        Ok(())
     }
 
     fn netlink(&self, end: &End) -> Result<&Netlink, Error> {
@@ -137,6 +148,9 @@ impl Kernel for Host {
     }
 
     fn undo(&mut self, step: &Step) -> Result<(), Error> {
+        if !self.undoing {
+            self.reconnect()?;
+        }
         match step {
             Step::AddNetns { netns } => netns::delete(netns),
             Step::AdoptNetns { .. } => self.inside()?.set_alias("lo", ""),

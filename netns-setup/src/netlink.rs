@@ -17,7 +17,10 @@ use std::{
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
 
 /// A link, as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,6 +70,7 @@ pub(crate) struct Pair {
 /// A netlink socket. It stays in the namespace of the thread that opened it.
 pub(crate) struct Netlink {
     runtime: Runtime,
+    connection: JoinHandle<()>,
     handle: Handle,
 }
 
@@ -78,8 +82,8 @@ impl Netlink {
         let entered = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection().attempt(attempt)?;
         drop(entered);
-        runtime.spawn(connection);
-        Ok(Self { runtime, handle })
+        let connection = runtime.spawn(connection);
+        Ok(Self { runtime, connection, handle })
     }
 
     /// All links.
@@ -228,7 +232,12 @@ impl Netlink {
     }
 
     fn run<T>(&self, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
-        self.runtime.block_on(request).map_err(|err| match err {
+        let answer = self.runtime.block_on(request);
+        // A request that could not be sent ends without an answer, which rtnetlink takes for success.
+        if self.connection.is_finished() {
+            return Err(io::Error::other("the netlink socket failed"));
+        }
+        answer.map_err(|err| match err {
             rtnetlink::Error::NetlinkError(message) => message.to_io(),
             other => io::Error::other(other.to_string()),
         })

@@ -509,3 +509,86 @@ fn remove(state: &State) -> Plan {
     }
     Plan { steps, notes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cli::{Cli, Verb},
+        netlink::Route,
+    };
+    use clap::Parser as _;
+
+    fn wanted(options: &[&str]) -> Wanted {
+        let args = ["netns-setup", "check", "--dns", "none"].iter().chain(options);
+        let Verb::Check(network) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
+        Wanted::new(&network).unwrap()
+    }
+
+    fn empty_host() -> State {
+        State {
+            netns: "demo".into(),
+            stale: false,
+            host: Side::default(),
+            inside: None,
+            forwarding: false,
+            nat: None,
+            dns: dns::File::Absent,
+        }
+    }
+
+    fn link(name: &str, alias: &str, index: u32, peer: Option<u32>) -> Link {
+        let (name, alias) = (name.into(), alias.into());
+        Link { index, name, alias, veth: peer.is_some(), peer, up: true, mtu: 1400, mac: None }
+    }
+
+    fn lines(plan: &Plan) -> Vec<String> {
+        plan.steps.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn on_an_empty_host_everything_is_made() {
+        let macs = ["--host-mac", "02:00:00:00:00:01", "--container-mac", "02:00:00:00:00:02"];
+        let wanted = wanted(&[&macs[..], &["demo"]].concat());
+        let expected = [
+            "ip netns add demo && ip -n demo link set lo alias 'netns-setup:demo'",
+            "ip link add veth_host mtu 1500 address 02:00:00:00:00:01 type veth \
+             peer name veth_container netns demo mtu 1500 address 02:00:00:00:00:02",
+            "ip link set veth_host alias 'netns-setup:demo forwarding-was=0'",
+            "echo 1 > /proc/sys/net/ipv4/ip_forward",
+            "ip address replace 192.168.10.1/24 dev veth_host",
+            "ip -n demo address replace 192.168.10.2/24 dev veth_container",
+            "ip -n demo link set lo up",
+            "ip link set veth_host up",
+            "ip -n demo link set veth_container up",
+            "ip -n demo route replace default via 192.168.10.1 dev veth_container",
+        ];
+        assert_eq!(lines(&converge(&wanted, &empty_host(), false).unwrap()), expected);
+    }
+
+    #[test]
+    fn the_mtu_follows_the_default_route() {
+        let mut state = empty_host();
+        state.host.links = vec![link("uplink", "", 2, None)];
+        let route = Route { destination: None, via: None, link: 2, v4: true, metric: 0 };
+        state.host.routes = vec![route];
+        let plan = converge(&wanted(&["demo"]), &state, false).unwrap();
+        assert!(lines(&plan)[1].contains(" mtu 1400 "), "{plan:?}");
+    }
+
+    #[test]
+    fn a_pair_without_a_mark_is_ours_only_in_a_namespace_of_ours() {
+        let mut state = empty_host();
+        state.host.links = vec![link("veth_host", "", 7, Some(3))];
+        let lo = |alias| link("lo", alias, 1, None);
+        let end = link("veth_container", "", 3, Some(7));
+        let inside = |alias| Side { links: vec![lo(alias), end.clone()], ..Side::default() };
+        state.inside = Some(inside(""));
+        let refusal = converge(&wanted(&["demo"]), &state, false).unwrap_err().to_string();
+        assert!(refusal.starts_with("interface 'veth_host' exists and is not ours"), "{refusal}");
+        assert_eq!(lines(&remove(&state)), [""; 0]);
+        state.inside = Some(inside("netns-setup:demo"));
+        converge(&wanted(&["demo"]), &state, false).unwrap();
+        assert_eq!(lines(&remove(&state)), ["ip link delete veth_host", "ip netns delete demo"]);
+    }
+}
