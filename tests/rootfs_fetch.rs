@@ -4,7 +4,7 @@ use crate::{
     fixture::{debian_rootfs, debian_tarball, host_suite, sha256},
     http_server::{Reply, Server},
     support::{
-        Outcome, installed, outcome, outcome_with_input, root, run, sh, shell_status, tool,
+        Host, Outcome, installed, outcome, outcome_with_input, root, run, sh, shell_status, tool,
         write_busybox_rootfs,
     },
 };
@@ -400,11 +400,52 @@ fn wrong_usage_is_told_with_status_2() {
         &[],
         &["--sha256", "12", "x"],
         &["--bootstrap", "b", "--insecure", "x"],
+        &["--install", "nano,-o", "x"],
+        &["--release", "focal fossa", "x"],
+        &["--from", "ftp://x/y", "x"],
     ] {
         let refused = run("rootfs-fetch", args);
         assert_eq!((refused.code, &*refused.stdout), (2, ""), "{refused:?}");
         assert!(refused.stderr.starts_with("rootfs-fetch: "), "{refused:?}");
     }
+}
+
+#[test]
+fn without_mmdebstrap_and_debootstrap_a_bootstrap_is_refused_with_the_way_to_get_one() {
+    need!(root());
+    let host = Host::new();
+    let hide = "for file in /usr/bin/mmdebstrap /usr/sbin/debootstrap; do \
+        [ ! -e $file ] || mount --bind /dev/null $file; done; mount -t tmpfs tmpfs /usr/share/keyrings; \
+        touch /usr/share/keyrings/debian-archive-keyring.gpg";
+    host.sh(hide).success();
+    let args = ["--bootstrap", "bookworm", "--mirror", "http://m/debian", "/tmp/not-made"];
+    let stderr = "\
+rootfs-fetch: cannot build from an apt mirror: neither mmdebstrap nor debootstrap is installed
+  hint: 'apt-get install mmdebstrap' brings one
+";
+    assert_eq!(host.run("rootfs-fetch", &args), failed(1, stderr));
+    let args = ["--bootstrap", "focal", "--mirror", "http://m/ubuntu", "/tmp/not-made"];
+    let stderr = "\
+rootfs-fetch: cannot verify the suite 'focal': there is no keyring '/usr/share/keyrings/ubuntu-archive-keyring.gpg'
+  hint: the package ubuntu-archive-keyring (on Ubuntu: ubuntu-keyring) has it
+";
+    assert_eq!(host.run("rootfs-fetch", &args), failed(1, stderr));
+}
+
+#[test]
+fn a_tree_without_apt_says_what_helps() {
+    need!(root());
+    let place = Place::new();
+    fs::write(place.path("a.tar"), small_tarball()).unwrap();
+    let stderr = "\
+rootfs-fetch: unpacking 'a.tar'
+rootfs-fetch: installing sysbench
+rootfs-fetch: cannot run 'apt-get update': No such file or directory (ENOENT)
+  undone: '.rootfs.partial' is removed
+  hint: the tree has no apt; --no-install makes it as it is
+";
+    assert_eq!(place.fetch(&["--from", "a.tar", "rootfs"]), failed(1, stderr));
+    assert_eq!(place.names(), ["a.tar"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     install::{Job, run},
     plan::{Plan, Source, Work},
     source::Local,
-    steps::Step,
+    steps::{Step, cached_file},
     tree::Tree,
     unpack::{Skipped, unpack},
     verify::Hashing,
@@ -16,7 +16,7 @@ use std::{
     fs::File,
     io::{self, Seek as _, Write as _},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -25,8 +25,8 @@ const REACH: Duration = Duration::from_secs(15);
 
 /// What a step before the tree has brought.
 enum Ready {
-    /// A tarball, and what it is called.
-    Tarball(File, String),
+    /// A tarball, where it is, and what it is called.
+    Tarball { file: File, path: PathBuf, name: String },
     /// Standard input, not verified yet.
     Stdin(Option<crate::verify::Sum>),
     /// What to build.
@@ -91,18 +91,16 @@ impl Plan {
                     sum.require(received, &shown)?;
                     file.rewind().attempt(unreadable)?;
                 }
-                Ok(Ready::Tarball(file, shown))
+                Ok(Ready::Tarball { file, path: path.clone(), name: shown })
             }
             Source::Remote { remote, cache, or_bootstrap } => {
-                let cached = false;
-                self.trace(&Step::Download {
-                    remote: remote.clone(),
-                    cache: cache.clone(),
-                    cached,
-                });
+                self.trace(&Step::download(remote, cache));
                 let reach = or_bootstrap.as_ref().map(|_| REACH);
                 match (download::fetch(remote, cache, reach), or_bootstrap) {
-                    (Ok(file), _) => Ok(Ready::Tarball(file, remote.name.clone())),
+                    (Ok(file), _) => {
+                        let (path, name) = (cached_file(remote, cache), remote.name.clone());
+                        Ok(Ready::Tarball { file, path, name })
+                    }
                     (Err(failed), Some(arch)) if failed.not_found => {
                         build_instead(&remote.name, arch, &failed.error).map(Ready::Bootstrap)
                     }
@@ -116,8 +114,8 @@ impl Plan {
     fn fill(&self, ready: Ready, dir: &Path, tree: &Tree) -> Result<(), Error> {
         let shown = self.dest.partial();
         match ready {
-            Ready::Tarball(file, name) => {
-                self.trace(&Step::Unpack { file: name.as_str().into(), dir: shown.clone() });
+            Ready::Tarball { file, path, name } => {
+                self.trace(&Step::Unpack { file: path, dir: shown.clone() });
                 say(&format!("unpacking '{name}'"));
                 tell(&unpack(file, &name, tree)?);
             }

@@ -58,7 +58,7 @@ impl Bootstrap {
     pub(crate) fn new(suite: &str, arch: &str, mirrors: &[String]) -> Result<Self, Error> {
         let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         if suite.is_empty() || suite.starts_with(['-', '.']) || !suite.bytes().all(named) {
-            return Err(Error::new(format!("'{suite}' is no suite: bookworm is, or focal")));
+            return Err(Error::usage(format!("'{suite}' is no suite: bookworm is, or focal")));
         }
         for mirror in mirrors {
             require_http(mirror)?;
@@ -200,7 +200,10 @@ impl Index {
 /// The keyring that `suite` is verified with.
 fn keyring(suite: &str, ubuntu: bool) -> Result<&'static str, Error> {
     let (keyring, package) = if ubuntu {
-        ("/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring")
+        (
+            "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+            "ubuntu-archive-keyring (on Ubuntu: ubuntu-keyring)",
+        )
     } else {
         ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")
     };
@@ -208,7 +211,7 @@ fn keyring(suite: &str, ubuntu: bool) -> Result<&'static str, Error> {
         return Ok(keyring);
     }
     Err(Error::new(format!("cannot verify the suite '{suite}': there is no keyring '{keyring}'"))
-        .hint(format!("'apt-get install {package}' brings it")))
+        .hint(format!("the package {package} has it")))
 }
 
 /// The lists that the host's own apt reads, its main suite first.

@@ -10,6 +10,9 @@ use std::{
 /// The tool failed and left nothing.
 const FAILED: u8 = 1;
 
+/// What was asked for makes no sense.
+const WRONG_USAGE: u8 = 2;
+
 /// The tool failed and something is left behind, named in the message.
 const LEFT_BEHIND: u8 = 3;
 
@@ -28,6 +31,17 @@ impl Error {
     pub(crate) fn new(attempt: impl Into<String>) -> Self {
         let attempt = attempt.into();
         Self { attempt, cause: None, details: Vec::new(), hint: None, code: FAILED }
+    }
+
+    /// A refusal of what the user gave.
+    pub(crate) fn usage(attempt: impl Into<String>) -> Self {
+        Self { code: WRONG_USAGE, ..Self::new(attempt) }
+    }
+
+    /// The error as it is told, and its advice apart.
+    pub(crate) fn into_parts(mut self) -> (String, Option<String>) {
+        let hint = self.hint.take();
+        (self.to_string(), hint)
     }
 
     /// A refusal of the kernel's, told through others.
@@ -95,7 +109,7 @@ pub(crate) fn usage(err: &clap::Error) -> ExitCode {
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "rootfs-fetch: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(2)
+    ExitCode::from(WRONG_USAGE)
 }
 
 impl fmt::Display for Error {

@@ -9,6 +9,7 @@ use crate::{
     steps::proxies,
 };
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
@@ -106,11 +107,14 @@ fn start(job: &Job) -> Result<(), Error> {
     };
     let failure = talk();
     let status = stage.wait().attempt(cannot)?;
-    match failure.attempt(cannot)? {
-        failure if !failure.is_empty() => Err(Error::new(failure)),
-        _ if status.success() => Ok(()),
-        _ => Err(Error::new(ended("the process that installs", status))),
+    let failure = failure.attempt(cannot)?;
+    if status.success() {
+        return Ok(());
     }
+    let Ok((failure, hint)) = serde_json::from_str::<(String, Option<String>)>(&failure) else {
+        return Err(Error::new(ended("the process that installs", status)));
+    };
+    Err(hint.into_iter().fold(Error::new(failure), Error::hint))
 }
 
 /// Do what the first process asks for, if this is the one in the new namespaces.
@@ -121,7 +125,7 @@ pub(crate) fn as_stage() -> Option<ExitCode> {
     Some(match obey() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(write!(io::stdout(), "{error}")); // the first process tells it
+            drop(serde_json::to_writer(io::stdout(), &error.into_parts())); // the first process tells it
             ExitCode::FAILURE
         }
     })
@@ -155,7 +159,13 @@ const NOTHING_RUNS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(
 fn program(words: &[OsString]) -> Result<(), Error> {
     let [program, args @ ..] = words else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(args).env("LC_ALL", "C.UTF-8").env("DEBIAN_FRONTEND", "noninteractive");
+    // Of a root that came by su(1), the path may lack what such programs need.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    command.args(args).envs([
+        ("PATH", path.as_str()),
+        ("LC_ALL", "C.UTF-8"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+    ]);
     wait_for(command, &program.to_string_lossy())
 }
 
@@ -191,17 +201,19 @@ fn run_apt(verb: &'static str, packages: &[String]) -> Result<(), Error> {
         ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
     ]);
     let shown = format!("apt-get {verb} {}", packages.join(" "));
-    wait_for(command, shown.trim_end())
+    wait_for(command, shown.trim_end()).map_err(|err| {
+        err.hint_on(Errno::ENOENT, "the tree has no apt; --no-install makes it as it is").hint_on(
+            Errno::ENOEXEC,
+            "the tree is of another architecture; --no-install makes it as it is",
+        )
+    })
 }
 
 /// Run `command` with its output on stderr: stdout is the result's.
 fn wait_for(mut command: Command, shown: &str) -> Result<(), Error> {
     let cannot = || format!("cannot run '{shown}'");
     let stderr = io::stderr().as_fd().try_clone_to_owned().attempt(cannot)?;
-    let mut child =
-        command.stdin(Stdio::null()).stdout(stderr).spawn().attempt(cannot).map_err(|err| {
-            err.hint_on(nix::errno::Errno::ENOEXEC, "the tree is of another architecture")
-        })?;
+    let mut child = command.stdin(Stdio::null()).stdout(stderr).spawn().attempt(cannot)?;
     let status = child.wait().attempt(cannot)?;
     if status.success() {
         return Ok(());

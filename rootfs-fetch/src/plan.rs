@@ -96,7 +96,7 @@ impl Source {
         if arch.is_empty()
             || !arch.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         {
-            return Err(Error::new(format!("'{arch}' is no architecture: amd64 is, or arm64")));
+            return Err(Error::usage(format!("'{arch}' is no architecture: amd64 is, or arm64")));
         }
         if let Some(suite) = &cli.bootstrap {
             require_own_arch(arch)?;
@@ -125,10 +125,7 @@ impl Source {
         match self {
             Self::Remote { remote, cache, .. } => {
                 let file = cached_file(remote, cache);
-                let cached = remote.sum.is_some() && file.exists();
-                let download =
-                    Step::Download { remote: remote.clone(), cache: cache.clone(), cached };
-                vec![download, Step::Unpack { file, dir }]
+                vec![Step::download(remote, cache), Step::Unpack { file, dir }]
             }
             Self::Local { local: Local::Stdin, sum } => vec![Step::UnpackStdin { sum: *sum, dir }],
             Self::Local { local: Local::File(file), sum } => {
@@ -179,7 +176,7 @@ fn require_package_name(package: &str) -> Result<(), Error> {
     if starts && !package.ends_with('-') && package.bytes().all(name) {
         return Ok(());
     }
-    Err(Error::new(format!("'{package}' is no package name")))
+    Err(Error::usage(format!("'{package}' is no package name")))
 }
 
 fn default_cache() -> Result<PathBuf, Error> {

@@ -55,7 +55,7 @@ impl Remote {
     ) -> Result<Self, Error> {
         let point = if release == NEWEST.0 { NEWEST.1 } else { release };
         let series = series(point).ok_or_else(|| {
-            Error::new(format!(
+            Error::usage(format!(
                 "'{release}' is no release: 20.04 is, or a point release such as 20.04.5"
             ))
         })?;
@@ -113,7 +113,7 @@ pub(crate) fn require_http(url: &str) -> Result<(), Error> {
     if ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Ok(());
     }
-    Err(Error::new(format!("'{url}' is no address that is taken: http:// and https:// are")))
+    Err(Error::usage(format!("'{url}' is no address that is taken: http:// and https:// are")))
 }
 
 /// The machine's architecture in Debian's words.

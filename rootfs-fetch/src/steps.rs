@@ -28,6 +28,14 @@ pub(crate) enum Step {
     Exchange { dir: PathBuf, dest: PathBuf },
 }
 
+impl Step {
+    /// Have `remote` in `cache`, where it may be already.
+    pub(crate) fn download(remote: &Remote, cache: &Path) -> Self {
+        let cached = remote.sum.is_some() && cached_file(remote, cache).exists();
+        Self::Download { remote: remote.clone(), cache: cache.to_owned(), cached }
+    }
+}
+
 impl Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,13 +3,13 @@
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, mkdirat, openat2, readlinkat,
-        unlinkat,
+        AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, fchmod, mkdirat, openat2,
+        readlinkat, renameat_with, unlinkat,
     },
     io::{Errno, Result},
 };
 use std::{
-    ffi::{CStr, OsStr},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::Read as _,
     os::unix::ffi::OsStrExt as _,
@@ -112,7 +112,7 @@ pub(crate) fn split(path: &OsStr) -> (&OsStr, &OsStr) {
 }
 
 /// Where a link in `dir` that reads `target` leads, its slashes at the end taken away.
-fn join(dir: &OsStr, target: &OsStr) -> std::ffi::OsString {
+fn join(dir: &OsStr, target: &OsStr) -> OsString {
     let bytes = target.as_bytes();
     let kept = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let mut joined = dir.to_owned();
@@ -125,33 +125,50 @@ fn join(dir: &OsStr, target: &OsStr) -> std::ffi::OsString {
     joined
 }
 
-/// Remove all that is in the directory `dir`. It stops at a mount point, which it does not cross (EXDEV).
-pub(crate) fn remove_contents(dir: BorrowedFd<'_>) -> Result<()> {
-    for (name, file_type) in names(dir)? {
-        if file_type == FileType::Directory {
-            remove_dir(dir, &name)?;
-        } else {
-            unlinkat(dir, &*name, AtFlags::empty())?;
+/// Remove all that is in the directory `top`. It stops at a mount point, which it does not cross.
+///
+/// A directory further down is first moved up: so a tree of any depth takes two open directories, and a
+/// mount point in it refuses to be moved (EBUSY).
+pub(crate) fn remove_contents(top: BorrowedFd<'_>) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
+    let mut dirs = unlink_files(top)?;
+    let mut moved = 0_u64;
+    while let Some(name) = dirs.pop() {
+        let dir = open_beneath(top, OsStr::from_bytes(name.to_bytes()), flags, resolve)?;
+        for sub in unlink_files(dir.as_fd())? {
+            dirs.push(loop {
+                moved += 1;
+                let up = CString::new(format!(".removed-{moved}")).map_err(|_| Errno::INVAL)?;
+                match renameat_with(&dir, &*sub, top, &*up, RenameFlags::NOREPLACE) {
+                    Err(Errno::EXIST) => {}
+                    renamed => break renamed.map(|()| up)?,
+                }
+            });
         }
+        unlinkat(top, &*name, AtFlags::REMOVEDIR)?;
     }
     Ok(())
 }
 
-/// Remove the directory `name` of `parent` with all that is in it.
-pub(crate) fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
-    let dir = open_beneath(parent, OsStr::from_bytes(name.to_bytes()), flags, resolve)?;
-    remove_contents(dir.as_fd())?;
-    unlinkat(parent, name, AtFlags::REMOVEDIR)
+/// Remove what is in `dir`, and no directory; give the names of the directories.
+fn unlink_files(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    let mut dirs = Vec::new();
+    for name in names(dir)? {
+        match unlinkat(dir, &*name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => dirs.push(name),
+            unlinked => unlinked?,
+        }
+    }
+    Ok(dirs)
 }
 
-fn names(dir: impl AsFd) -> Result<Vec<(std::ffi::CString, FileType)>> {
+fn names(dir: impl AsFd) -> Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push((entry.file_name().to_owned(), entry.file_type()));
+            names.push(entry.file_name().to_owned());
         }
     }
     Ok(names)
@@ -221,6 +238,16 @@ mod tests {
         symlink("b", dir.path().join("a")).unwrap();
         symlink("a", dir.path().join("b")).unwrap();
         assert_eq!(tree(&dir).make_dir_all("a/x".as_ref()).unwrap_err(), rustix::io::Errno::LOOP);
+    }
+
+    #[test]
+    fn trees_of_any_depth_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = tree(&dir);
+        fs::create_dir_all(dir.path().join(".removed-1/x")).unwrap();
+        tree.make_dir_all("d/".repeat(1100).trim_end_matches('/').as_ref()).unwrap();
+        remove_contents(tree.root()).unwrap();
+        assert!(tree.is_empty().unwrap());
     }
 
     #[test]
