@@ -173,6 +173,7 @@ fn a_bootstrapped_tree_has_the_hosts_sources_and_what_is_asked_for() {
         place.fetch(&["--bootstrap", &host_suite(), "--install", "nano", "rootfs"]).success();
     assert_eq!(made.stdout, format!("{}\n", place.path("rootfs").display()));
     assert_eq!(place.names(), ["rootfs"]);
+    assert_eq!(fs::metadata(place.path("rootfs")).unwrap().mode(), 0o40755);
     assert!(place.path("rootfs/bin/nano").exists());
     // Usable from inside: what is missing is installed with them.
     place.fetch(&["--install", "nano,less", "rootfs"]).success();

@@ -8,7 +8,7 @@ use crate::{
     steps::quote,
     tree::Tree,
 };
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, fchmod, openat};
 use std::{
     collections::BTreeSet,
     env,
@@ -120,6 +120,9 @@ impl Bootstrap {
     /// Build it in the empty directory `dir`, which is `tree`.
     pub(crate) fn build(&self, dir: &Path, tree: &Tree) -> Result<(), Error> {
         say(&format!("building {} from '{}'", self.suite, self.mirror));
+        // apt's own user must get in, and debootstrap leaves the mode as it is.
+        fchmod(tree.root(), Mode::from_raw_mode(0o755))
+            .attempt(|| format!("cannot open '{}' to all", dir.display()))?;
         run(&Job::Program { argv: self.command(dir) })?;
         self.write_sources(tree)
     }

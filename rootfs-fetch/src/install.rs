@@ -147,6 +147,8 @@ fn obey() -> Result<(), Error> {
         Job::Packages { root, packages } => install(Path::new(&root), &packages),
         Job::Program { argv } => {
             mount_at(Some("proc"), "/proc", "proc", NOTHING_RUNS, None)?;
+            // For temporary files, which a killed program does not remove.
+            mount_at(Some("tmpfs"), "/dev/shm", "tmpfs", NOTHING_RUNS, Some("mode=1777"))?;
             suppress_fsync();
             program(&argv)
         }
@@ -163,6 +165,7 @@ fn program(words: &[OsString]) -> Result<(), Error> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     command.args(args).envs([
         ("PATH", path.as_str()),
+        ("TMPDIR", "/dev/shm"),
         ("LC_ALL", "C.UTF-8"),
         ("DEBIAN_FRONTEND", "noninteractive"),
     ]);
