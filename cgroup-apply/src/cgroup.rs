@@ -46,6 +46,8 @@ pub(crate) struct Group<'plan> {
     plan: &'plan Plan,
     tree: &'plan Tree,
     lock: Flock<File>,
+    /// The same for the cgroups above it, the highest first.
+    above: Vec<Flock<File>>,
     taken: Vec<Change>,
 }
 
@@ -78,47 +80,31 @@ impl<'plan> Group<'plan> {
         }
     }
 
-    /// Make the anchor's directory and take hold of it.
+    /// Make the anchor's directory and take hold of it and of those above it.
     fn enter(tree: &'plan Tree, plan: &'plan Plan) -> Result<Self, Error> {
         for _ in 0..ATTEMPTS {
             let mut taken = vec![];
             match plan.anchor_steps.iter().try_for_each(|step| take(step, &mut taken)) {
                 // The directory above was removed by the last run in it.
-                Err(err) if err.errno() == Some(Errno::ENOENT) && plan.name.lineage().len() > 1 => {
+                Err(err) if err.errno() == Some(Errno::ENOENT) && !plan.above().is_empty() => {
                     continue;
                 }
                 Err(err) => return Err(undone(err, &taken)),
                 Ok(()) => {}
             }
-            let shown = plan.anchor().display();
-            let dir = match File::open(plan.anchor()) {
-                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
-                dir => dir.attempt(|| format!("cannot open '{shown}'"))?,
-            };
-            let made = taken
-                .iter()
-                .any(|change| matches!(change, Change::Made(dir) if dir == plan.anchor()));
-            let dir = if made || !is_temporary(plan.anchor()) {
-                dir
-            } else {
-                match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-                    Ok(_alone) => {
-                        clear(tree, &plan.name)?;
-                        continue;
-                    }
-                    Err((dir, _held)) => dir,
-                }
-            };
-            let lock = Flock::lock(dir, FlockArg::LockShared).map_err(|(_, errno)| errno);
-            let lock = lock.attempt(|| format!("cannot lock '{shown}'"))?;
-            if is_same(&lock, plan.anchor()) {
-                return Ok(Self { plan, tree, lock, taken });
+            let above =
+                plan.above().iter().map(|dir| hold(dir)).collect::<Result<Option<Vec<_>>, _>>()?;
+            let Some(above) = above else { continue };
+            let is_new = made(&taken, plan.anchor());
+            if !is_new && is_temporary(plan.anchor()) && clear_if_idle(tree, plan)? {
+                continue;
+            }
+            if let Some(lock) = hold(plan.anchor())? {
+                return Ok(Self { plan, tree, lock, above, taken });
             }
         }
-        Err(Error::new(format!(
-            "cannot create '{}': it is removed again and again",
-            plan.anchor().display()
-        )))
+        let shown = plan.anchor().display();
+        Err(Error::new(format!("cannot create '{shown}': it is removed again and again")))
     }
 
     /// Make the other directories, set the limits.
@@ -141,10 +127,7 @@ impl<'plan> Group<'plan> {
         if limit.in_effect() {
             return Ok(());
         }
-        let is_new = self
-            .taken
-            .iter()
-            .any(|change| matches!(change, Change::Made(dir) if *dir == limit.dir));
+        let is_new = made(&self.taken, &limit.dir);
         for write in &limit.writes {
             let file = limit.dir.join(&write.file);
             let before = fs::read_to_string(&file).unwrap_or_default();
@@ -185,11 +168,53 @@ impl<'plan> Group<'plan> {
     /// What could not be removed is named.
     pub(crate) fn leave(self) -> Result<(), Error> {
         let alone = self.lock.relock(FlockArg::LockExclusiveNonblock).is_ok();
-        if alone && is_temporary(self.plan.anchor()) {
-            clear(self.tree, &self.plan.name)
-        } else {
-            Ok(())
+        if !alone || !is_temporary(self.plan.anchor()) {
+            return Ok(());
         }
+        clear(self.tree, &self.plan.name)?;
+        for (path, lock) in self.plan.name.lineage().iter().zip(&self.above).rev() {
+            if lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
+                break; // the last run in it will
+            }
+            let dirs = self.tree.anchor_first().map(|hierarchy| hierarchy.base.join(path));
+            let dirs: Vec<_> = dirs.filter(|dir| is_temporary(dir)).collect();
+            for dir in dirs.iter().rev() {
+                error::trace(&format!("rmdir {}", quote(dir)));
+                match fs::remove_dir(dir) {
+                    // Another run has just made its cgroup in it, and will remove both.
+                    Err(err) if err.kind() == io::ErrorKind::ResourceBusy => {}
+                    removed => {
+                        removed.attempt(|| format!("cannot remove cgroup '{}'", dir.display()))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `dir` is among what was made.
+fn made(taken: &[Change], dir: &Path) -> bool {
+    taken.iter().any(|change| matches!(change, Change::Made(made) if made == dir))
+}
+
+/// Hold the cgroup at `dir` together with other runs; `None` if it was removed meanwhile.
+fn hold(dir: &Path) -> Result<Option<Flock<File>>, Error> {
+    let open = match File::open(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        open => open.attempt(|| format!("cannot open '{}'", dir.display()))?,
+    };
+    let lock = Flock::lock(open, FlockArg::LockShared).map_err(|(_, errno)| errno);
+    let lock = lock.attempt(|| format!("cannot lock '{}'", dir.display()))?;
+    Ok(Some(lock).filter(|lock| is_same(lock, dir)))
+}
+
+/// Remove what a run that was killed has left; whether there was such.
+fn clear_if_idle(tree: &Tree, plan: &Plan) -> Result<bool, Error> {
+    let Ok(dir) = File::open(plan.anchor()) else { return Ok(true) };
+    match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+        Ok(_alone) => clear(tree, &plan.name).map(|()| true),
+        Err(_in_use) => Ok(false),
     }
 }
 
@@ -364,15 +389,6 @@ fn clear(tree: &Tree, name: &Name) -> Result<(), Error> {
     if !left.is_empty() {
         return Err(Error::new(format!("cannot remove cgroup '{name}'")).left_behind(left));
     }
-    // Those above go with the last one below them; until then they are not empty (EBUSY).
-    for hierarchy in &tree.hierarchies {
-        for path in name.lineage().iter().rev().skip(1) {
-            let dir = hierarchy.base.join(path);
-            if is_temporary(&dir) && fs::remove_dir(&dir).is_ok() {
-                error::trace(&format!("rmdir {}", quote(&dir)));
-            }
-        }
-    }
     Ok(())
 }
 
@@ -406,8 +422,10 @@ fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
         match fs::remove_dir(dir) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(err) if err.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                if !processes([dir.to_path_buf()].iter(), false).is_empty() && !is_temporary(dir) {
-                    return Err(err);
+                let in_use =
+                    !processes([dir.to_path_buf()].iter(), false).is_empty() && !is_temporary(dir);
+                if in_use || below(dir).len() > 1 {
+                    return Err(err); // nothing that time would cure
                 }
                 thread::sleep(Duration::from_millis(1));
             }

@@ -450,19 +450,20 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn sizes(text: &str) -> Option<Option<u64>> {
-        text.parse().ok().map(|size: Size| size.bytes(8 * GIB))
+    /// What is written for a size on a machine with 8 GiB; `None` if it is refused.
+    fn sizes(text: &str) -> Option<String> {
+        text.parse().ok().map(|size: Size| or_max(size.bytes(8 * GIB)))
     }
 
     #[test]
     fn sizes_are_bytes_units_shares_or_max() {
-        assert_eq!(sizes("4096"), Some(Some(4096)));
-        assert_eq!(sizes("1K"), Some(Some(1024)));
-        assert_eq!(sizes("512M"), Some(Some(512 << 20)));
-        assert_eq!(sizes("2G"), Some(Some(2 * GIB)));
-        assert_eq!(sizes("1T"), Some(Some(1 << 40)));
-        assert_eq!(sizes("max"), Some(None));
-        assert_eq!(sizes("100%"), Some(Some(8 * GIB / 100 * 100)));
+        assert_eq!(sizes("4096"), Some("4096".into()));
+        assert_eq!(sizes("1K"), Some("1024".into()));
+        assert_eq!(sizes("512M"), Some((512 << 20).to_string()));
+        assert_eq!(sizes("2G"), Some((2 * GIB).to_string()));
+        assert_eq!(sizes("1T"), Some((1_u64 << 40).to_string()));
+        assert_eq!(sizes("max"), Some("max".into()));
+        assert_eq!(sizes("100%"), Some((8 * GIB / 100 * 100).to_string()));
         for bad in [
             "",
             "M",

@@ -203,6 +203,14 @@ impl Plan {
         &self.places[0].dir
     }
 
+    /// The directories above it there, the highest first.
+    pub(crate) fn above(&self) -> Vec<&Path> {
+        let mut above: Vec<_> =
+            self.anchor().ancestors().skip(1).take(self.name.lineage().len() - 1).collect();
+        above.reverse();
+        above
+    }
+
     /// The plan as shell commands, with `command` in the middle if there is one.
     pub(crate) fn script(&self, command: Option<&[OsString]>) -> Vec<String> {
         let steps = self.anchor_steps.iter().chain(&self.steps).filter(|step| step.is_needed());

@@ -58,25 +58,25 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
     let mut inherited = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut inherited))
+    let arrivals = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut inherited))
         .and_then(|()| sys::heed_children())
+        .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC))
         .attempt(|| "cannot block signals".into())?;
 
     let group = Group::make(tree, &plan)?;
     let before = Counts::read(tree, &args.name);
     let places = Place::existing(tree, &args.name);
-    let ended =
-        start(&places, &args.command, &inherited).and_then(|child| supervise(child, &signals));
-    let status = match ended {
-        Ok(status) => status,
+    let child = match start(&places, &args.command, &inherited) {
+        Ok(child) => child,
         Err(err) => return Err(group.undo(err)),
     };
+    let status = supervise(child, &arrivals);
     Counts::read(tree, &args.name).tell_since(&before, tree, &args.name);
     // COMMAND's status is what was asked for; that something is left is told beside it.
     if let Err(err) = group.leave() {
         error::tell(&err);
     }
-    Ok(ExitCode::from(status))
+    status.map(ExitCode::from)
 }
 
 /// The files through which COMMAND joins, opened by us.
@@ -174,11 +174,8 @@ fn explain(err: Error, place: &Place) -> Error {
 }
 
 /// Pass signals on to `child` until it ends; gives its status as a shell would.
-fn supervise(child: Pid, signals: &SigSet) -> Result<u8, Error> {
-    let arrivals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)
-        .attempt(|| "cannot wait for signals".into())?;
+fn supervise(child: Pid, arrivals: &SignalFd) -> Result<u8, Error> {
     loop {
-        // A look before the first wait: the child may have ended before the descriptor was there.
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, status)) => return Ok(status.to_le_bytes()[0]),
             Ok(WaitStatus::Signaled(_, signal, _)) => {
