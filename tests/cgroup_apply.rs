@@ -3,7 +3,10 @@
 //! Each test has a cgroup name of its own and removes it even when it fails. What differs between v1, v2 and
 //! hybrid hosts (paths, what a controller offers) is asked of the host.
 
-use crate::support::{Outcome, outcome, root, run, sh, shell_status, tool};
+use crate::{
+    pty::Pty,
+    support::{Outcome, outcome, root, run, sh, shell_status, tool},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -730,4 +733,43 @@ fn dry_run_prints_shell_commands_that_do_the_same() {
     assert_eq!(by_hand, by_tool);
     assert!(by_tool.stdout.ends_with("it's a b c\n"), "{by_tool:?}");
     assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_cgroup_with_processes_is_not_made_to_hand_controllers_on() {
+    need!(root() && controller("hugetlb") && !on_v1("hugetlb"));
+    let scratch = Scratch::new("internal");
+    let dir = scratch.dir("hugetlb");
+    fs::create_dir(&dir).unwrap();
+    let sleeper = format!("echo $$ > {}/cgroup.procs; exec sleep 1000", dir.display());
+    let mut child = std::process::Command::new("sh").args(["-c", &sleeper]).spawn().unwrap();
+    eventually("the sleeper is inside", || {
+        fs::read_to_string(dir.join("cgroup.procs")).unwrap().trim() == child.id().to_string()
+    });
+    let outcome = scratch.run(&["run", "--set", "hugetlb.2MB.max=0", "{}/below", "--", "true"]);
+    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap();
+    drop(child.kill());
+    child.wait().unwrap();
+    let said = format!(
+        "cgroup-apply: cannot enable hugetlb below '{}': it has 1 process of its own\n  \
+         hint: on cgroup v2 only a cgroup without processes hands controllers on: move them to one below it\n",
+        dir.display()
+    );
+    says(&outcome, 125, "", &said);
+    assert_eq!(enabled.trim(), "");
+    assert!(!dir.join("below").exists());
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_reaches_command_once() {
+    need!(root());
+    let scratch = Scratch::new("tty");
+    // Long enough for a second one, passed on by the supervisor, to arrive apart from the first.
+    let script = "trap 'n=$((n+1))' INT; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.05; done; echo $n times";
+    let mut command = tool("cgroup-apply");
+    command.args(["run", &scratch.name, "--", "sh", "-c", script]);
+    let mut pty = Pty::start(&command, 24, 80);
+    pty.see("ready");
+    pty.enter("\x03");
+    pty.see("1 times");
 }

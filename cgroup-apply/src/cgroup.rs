@@ -1,7 +1,7 @@
 //! The cgroup itself: made, limited, shared between runs, emptied and removed.
 //!
-//! Runs under one name hold a shared lock (flock(2)) on the cgroup's directory in the anchor hierarchy; who
-//! can make it exclusive is alone and may remove the cgroup. That a cgroup is temporary, and so may be
+//! Runs under one name share a lock on the cgroup in the anchor hierarchy; who can have it alone may remove
+//! the cgroup. That a cgroup is temporary, and so may be
 //! removed with all that is in it, is written on its directories: they have the sticky bit, as /tmp has.
 //! The kernel drops the lock with the process and keeps the bit, so after a kill -9 the next run finds a
 //! temporary cgroup that nobody holds, and clears it away.
@@ -11,11 +11,11 @@ use crate::{
     error::{self, Attempt as _, Error},
     hierarchy::Tree,
     limits::{Name, Verdict, Write},
+    lock::Lock,
     plan::{Place, Plan, Planned, Step, echo, quote},
 };
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
@@ -24,7 +24,7 @@ use nix::{
 };
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, OpenOptions, Permissions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -45,9 +45,9 @@ const ATTEMPTS: usize = 1000;
 pub(crate) struct Group<'plan> {
     plan: &'plan Plan,
     tree: &'plan Tree,
-    lock: Flock<File>,
+    lock: Lock,
     /// The same for the cgroups above it, the highest first.
-    above: Vec<Flock<File>>,
+    above: Vec<Lock>,
     taken: Vec<Change>,
 }
 
@@ -92,14 +92,17 @@ impl<'plan> Group<'plan> {
                 Err(err) => return Err(undone(err, &taken)),
                 Ok(()) => {}
             }
-            let above =
-                plan.above().iter().map(|dir| hold(dir)).collect::<Result<Option<Vec<_>>, _>>()?;
+            let above = plan
+                .above()
+                .iter()
+                .map(|dir| Lock::share(dir))
+                .collect::<Result<Option<Vec<_>>, _>>()?;
             let Some(above) = above else { continue };
             let is_new = made(&taken, plan.anchor());
             if !is_new && is_temporary(plan.anchor()) && clear_if_idle(tree, plan)? {
                 continue;
             }
-            if let Some(lock) = hold(plan.anchor())? {
+            if let Some(lock) = Lock::share(plan.anchor())? {
                 return Ok(Self { plan, tree, lock, above, taken });
             }
         }
@@ -158,7 +161,7 @@ impl<'plan> Group<'plan> {
     /// Take back what was done, because of `err`.
     pub(crate) fn undo(self, err: Error) -> Error {
         // Not while another run is in what was made here: then the last one removes it.
-        let alone = self.lock.relock(FlockArg::LockExclusiveNonblock).is_ok();
+        let alone = self.lock.become_alone();
         let ours =
             self.taken.iter().filter(|change| alone || matches!(change, Change::Wrote { .. }));
         undone(err, ours)
@@ -167,13 +170,13 @@ impl<'plan> Group<'plan> {
     /// Let go of the cgroup: if it is temporary and nobody else is in it, with all that it holds.
     /// What could not be removed is named.
     pub(crate) fn leave(self) -> Result<(), Error> {
-        let alone = self.lock.relock(FlockArg::LockExclusiveNonblock).is_ok();
+        let alone = self.lock.become_alone();
         if !alone || !is_temporary(self.plan.anchor()) {
             return Ok(());
         }
         clear(self.tree, &self.plan.name)?;
         for (path, lock) in self.plan.name.lineage().iter().zip(&self.above).rev() {
-            if lock.relock(FlockArg::LockExclusiveNonblock).is_err() {
+            if !lock.become_alone() {
                 break; // the last run in it will
             }
             let dirs = self.tree.anchor_first().map(|hierarchy| hierarchy.base.join(path));
@@ -198,23 +201,11 @@ fn made(taken: &[Change], dir: &Path) -> bool {
     taken.iter().any(|change| matches!(change, Change::Made(made) if made == dir))
 }
 
-/// Hold the cgroup at `dir` together with other runs; `None` if it was removed meanwhile.
-fn hold(dir: &Path) -> Result<Option<Flock<File>>, Error> {
-    let open = match File::open(dir) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        open => open.attempt(|| format!("cannot open '{}'", dir.display()))?,
-    };
-    let lock = Flock::lock(open, FlockArg::LockShared).map_err(|(_, errno)| errno);
-    let lock = lock.attempt(|| format!("cannot lock '{}'", dir.display()))?;
-    Ok(Some(lock).filter(|lock| is_same(lock, dir)))
-}
-
-/// Remove what a run that was killed has left; whether there was such.
+/// Remove what a run that was killed has left, unless somebody is in it; whether there is a new start to make.
 fn clear_if_idle(tree: &Tree, plan: &Plan) -> Result<bool, Error> {
-    let Ok(dir) = File::open(plan.anchor()) else { return Ok(true) };
-    match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-        Ok(_alone) => clear(tree, &plan.name).map(|()| true),
-        Err(_in_use) => Ok(false),
+    match Lock::alone(plan.anchor())? {
+        Some(_alone) => clear(tree, &plan.name).map(|()| true),
+        None => Ok(false),
     }
 }
 
@@ -252,20 +243,20 @@ fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
 
 /// Hand controllers on to the cgroups below `dir`.
 fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
-    let controllers = step.missing_controllers().join(", ");
-    let result = put(&dir.join("cgroup.subtree_control"), &step.enabling());
-    let shown = dir.display();
-    let Err(err) = result.attempt(|| format!("cannot enable {controllers} below '{shown}'")) else {
-        return Ok(());
-    };
-    let inside = processes([dir.to_path_buf()].iter(), false).len();
-    Err(match err.errno() {
-        Some(Errno::EBUSY) if inside > 0 => err.hint(format!(
-            "on cgroup v2 only a cgroup without processes of its own hands controllers on; {inside} are in it: move them to one below it"
-        )),
-        Some(Errno::ENOENT) => err.hint(format!("'{shown}/cgroup.controllers' says which ones it was given itself")),
-        _ => explain(err),
-    })
+    let (controllers, shown) = (step.missing_controllers().join(", "), dir.display());
+    put(&dir.join("cgroup.subtree_control"), &step.enabling())
+        .attempt(|| format!("cannot enable {controllers} below '{shown}'"))
+        .map_err(|err| {
+            explain(err)
+                .hint_on(
+                    Errno::ENOENT,
+                    format!("'{shown}/cgroup.controllers' says which ones it has itself"),
+                )
+                .hint_on(
+                    Errno::EBUSY,
+                    format!("'{shown}/cgroup.procs' must be empty: move its processes below it"),
+                )
+        })
 }
 
 /// Write `value` in one call, as interface files want it.
@@ -346,12 +337,7 @@ pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<E
             dirs.iter().rev().flat_map(|dir| below(dir)).map(|dir| format!("rmdir {}", quote(dir)));
         return error::result(&kill.chain(rmdirs).collect::<Vec<_>>());
     }
-    let anchor = tree.anchor().base.join(name.path());
-    let lock = match File::open(&anchor) {
-        Ok(dir) => Some(take_over(dir, &dirs, args)?),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => None,
-        Err(err) => return Err(err).attempt(|| format!("cannot open '{}'", anchor.display())),
-    };
+    let lock = take_over(&tree.anchor().base.join(name.path()), &dirs, args)?;
     let left = remove_all(&dirs, args.kill);
     drop(lock);
     if left.is_empty() {
@@ -360,22 +346,18 @@ pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<E
     Err(Error::new(format!("cannot delete '{name}'")).left_behind(left))
 }
 
-/// Become the only holder of the cgroup, whose runs must end for that.
-fn take_over(dir: File, dirs: &[PathBuf], args: &cli::Delete) -> Result<Flock<File>, Error> {
+/// Become the only holder of the cgroup, whose runs must end for that. `None` if there is none to hold.
+fn take_over(anchor: &Path, dirs: &[PathBuf], args: &cli::Delete) -> Result<Option<Lock>, Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut dir = dir;
     loop {
-        dir = match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((dir, Errno::EWOULDBLOCK)) if args.kill && Instant::now() < deadline => dir,
-            Err((_, errno)) => {
-                let err = Err::<Flock<File>, _>(errno)
-                    .attempt(|| format!("cannot delete '{}'", args.name));
-                return err.map_err(|err| {
-                    err.hint_on(Errno::EWOULDBLOCK, "a run is using it; --kill ends it")
-                });
-            }
-        };
+        let lock = Lock::alone(anchor)?;
+        if lock.is_some() || !anchor.exists() {
+            return Ok(lock);
+        }
+        if !args.kill || Instant::now() > deadline {
+            return Err(Error::new(format!("cannot delete '{}': a run is using it", args.name))
+                .hint("--kill ends it first"));
+        }
         kill_all(dirs, deadline);
         thread::sleep(Duration::from_millis(5));
     }
@@ -532,12 +514,4 @@ fn keep(dir: &Path) -> Result<(), Error> {
     error::trace(&format!("chmod -t {}", quote(dir)));
     fs::set_permissions(dir, Permissions::from_mode(0o755))
         .attempt(|| format!("cannot keep '{}'", dir.display()))
-}
-
-/// Whether the open directory is still the one at `path`.
-fn is_same(open: &File, path: &Path) -> bool {
-    match (open.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(path)) => open.ino() == path.ino(),
-        _ => false,
-    }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod error;
 mod hierarchy;
 mod limits;
+mod lock;
 mod plan;
 mod report;
 mod run;

@@ -1,6 +1,7 @@
 //! What is to be made and written: looked at, refused or planned, never changed here.
 
 use crate::{
+    cgroup::processes,
     cli,
     error::{Attempt as _, Error},
     hierarchy::{Hierarchy, Tree, Version},
@@ -108,6 +109,21 @@ impl Step {
         }
     }
 
+    /// Refuse what the kernel would refuse, or worse: for `pids` and `cpu` it would make a cgroup with
+    /// processes "threaded", and no process could join those below it, old or new.
+    fn refuse(&self) -> Result<(), Error> {
+        let Self::Enable { dir, .. } = self else { return Ok(()) };
+        let inside = processes([dir.clone()].iter(), false).len();
+        // The root of the tree is the exception, and the only cgroup without a type.
+        if inside == 0 || !self.is_needed() || !dir.join("cgroup.type").exists() {
+            return Ok(());
+        }
+        let (controllers, shown) = (self.missing_controllers().join(", "), dir.display());
+        let noun = if inside == 1 { "process" } else { "processes" };
+        Err(Error::new(format!("cannot enable {controllers} below '{shown}': it has {inside} {noun} of its own"))
+            .hint("on cgroup v2 only a cgroup without processes hands controllers on: move them to one below it"))
+    }
+
     /// Those of an `Enable` that are not handed on yet.
     pub(crate) fn missing_controllers(&self) -> Vec<&str> {
         let Self::Enable { dir, controllers } = self else { return vec![] };
@@ -190,6 +206,7 @@ impl Plan {
             hierarchies.iter().map(|hierarchy| make(hierarchy, name, temporary, &on_v2));
         plan.anchor_steps = steps.next().unwrap_or_default();
         plan.steps = steps.flatten().collect();
+        plan.anchor_steps.iter().chain(&plan.steps).try_for_each(Step::refuse)?;
         for place in Place::existing(tree, name) {
             if !plan.places.contains(&place) {
                 plan.places.push(place);

@@ -167,6 +167,9 @@ fn explain(err: Error, place: &Place) -> Error {
     match place.version {
         Version::V1 => err.hint_on(Errno::ENOSPC, format!("'{shown}/cpuset.cpus' and 'cpuset.mems' must not be empty")),
         Version::V2 => err.hint_on(
+            Errno::EOPNOTSUPP,
+            format!("'{shown}/cgroup.type' says why: a cgroup above both has processes and hands controllers on"),
+        ).hint_on(
             Errno::EBUSY,
             format!("'{shown}' hands controllers on (cgroup.subtree_control), so on cgroup v2 processes go below it"),
         ),
