@@ -136,7 +136,7 @@ fn processes_and_hostname_are_the_containers() {
     let before = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let line = "echo $$; cat /proc/1/comm; echo /proc/[0-9]*; hostname";
     assert_eq!(
-        stdout(lab.run(&format!("bash -c '{line}; true'"))),
+        stdout(lab.run(&format!("exec bash -c '{line}; true'"))),
         "2\nns-spawn: init\n/proc/1 /proc/2\ncontainer\n"
     );
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), before);
@@ -170,8 +170,8 @@ fn hello_from_the_container_arrives_outside_and_the_reverse() {
     let server = |port: u16| {
         let hex = format!("{port:04X}");
         format!(
-            "timeout 60 busybox nc -l -p {port} & until grep -q ':{hex} .* 0A ' /proc/net/tcp; do sleep 0.05; \
-             done; echo ready; wait $!"
+            "timeout 60 sh -c 'busybox nc -l -p {port} & until grep -q \":{hex} .* 0A \" /proc/net/tcp \
+             /proc/net/tcp6; do sleep 0.05; done; echo ready; wait $!'"
         )
     };
     let receive = |child: Child| {
@@ -293,7 +293,7 @@ fn after_kill_9_of_the_tools_the_next_run_works() {
         // Only what this test started: the processes whose parents lead to this make.
         for pid in family(make.id()) {
             let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
-            drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL));
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok(); // it may have ended
         }
         make.wait().unwrap();
         assert_eq!(lab.run("echo again").success().stdout, "again\n");

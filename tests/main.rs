@@ -3,6 +3,8 @@
 //! One test binary, so that fixtures are made once. `BIN_DIR` says where the tools are (else: where cargo
 //! built them); `MUST_RUN=1`, as in CI, turns a skipped test into a failed one.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[macro_use]
 mod support;
 
