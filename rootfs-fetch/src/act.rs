@@ -37,7 +37,7 @@ impl Plan {
     /// Print the steps as shell commands.
     pub(crate) fn print(&self) -> Result<(), Error> {
         let text: String = self.steps().iter().map(Step::to_string).collect();
-        io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write the plan".into())
+        io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write to standard output".into())
     }
 
     /// Take the steps.
@@ -62,7 +62,7 @@ impl Plan {
     /// Print where the tree is.
     pub(crate) fn report(&self) -> Result<(), Error> {
         let path = &self.dest.absolute;
-        let cannot = || "cannot write the result".to_owned();
+        let cannot = || "cannot write to standard output".to_owned();
         let mut stdout = io::stdout();
         if self.json {
             let result = serde_json::json!({
