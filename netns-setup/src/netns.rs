@@ -108,8 +108,26 @@ pub(crate) fn delete(name: &str) -> Result<(), Error> {
         done => done.attempt(attempt).map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?,
     }
     match fs::remove_file(&path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.attempt(attempt),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        done => done.attempt(attempt)?,
+    }
+    release_dir()
+}
+
+/// Unmount /run/netns when the last name is gone, so that nothing is left of what [`prepare_dir`] did.
+///
+/// A run that comes in between is not harmed: it finds the same directory below the mount, or keeps the mount
+/// busy. What somebody has mounted there from elsewhere is not ours.
+fn release_dir() -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path| fs::symlink_metadata(path).map(|status| status.dev());
+    let on_itself = matches!((device("/run"), device(DIR)), (Ok(run), Ok(dir)) if run == dir);
+    if !on_itself || !list()?.is_empty() {
+        return Ok(());
+    }
+    match umount2(DIR, MntFlags::UMOUNT_NOFOLLOW) {
+        Err(Errno::EBUSY | Errno::EINVAL) => Ok(()), // in use again, or not a mount
+        done => done.attempt(|| format!("cannot unmount '{DIR}'")),
     }
 }
 
