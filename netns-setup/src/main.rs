@@ -13,6 +13,7 @@ mod netlink;
 mod netns;
 mod plan;
 mod signals;
+mod socket;
 mod state;
 mod status;
 mod steps;

@@ -3,23 +3,26 @@
 use crate::{
     address::{Cidr, Mac},
     error::{Attempt as _, Error},
+    socket::Blocking,
 };
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder, packet_route::RouteNetlinkMessage,
+    proto::Connection,
+};
 use std::{
+    cell::RefCell,
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
-};
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::JoinHandle,
+    pin::pin,
+    task::{Context, Poll, Waker},
 };
 
 /// A link, as far as we care.
@@ -69,21 +72,16 @@ pub(crate) struct Pair {
 
 /// A netlink socket. It stays in the namespace of the thread that opened it.
 pub(crate) struct Netlink {
-    runtime: Runtime,
-    connection: JoinHandle<()>,
+    connection: RefCell<Connection<RouteNetlinkMessage, Blocking>>,
     handle: Handle,
 }
 
 impl Netlink {
     /// Open a socket in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, Error> {
-        let attempt = || "cannot open a netlink socket".to_owned();
-        let runtime = Builder::new_current_thread().enable_io().build().attempt(attempt)?;
-        let entered = runtime.enter();
-        let (connection, handle, _) = rtnetlink::new_connection().attempt(attempt)?;
-        drop(entered);
-        let connection = runtime.spawn(connection);
-        Ok(Self { runtime, connection, handle })
+        let (connection, handle, _) = rtnetlink::new_connection_with_socket()
+            .attempt(|| "cannot open a netlink socket".into())?;
+        Ok(Self { connection: connection.into(), handle })
     }
 
     /// All links.
@@ -231,16 +229,28 @@ impl Netlink {
         self.run(all).attempt(|| format!("cannot list {what}"))
     }
 
+    /// Carry a request to the kernel and its answer back, one datagram a turn.
     fn run<T>(&self, request: impl Future<Output = Result<T, rtnetlink::Error>>) -> io::Result<T> {
-        let answer = self.runtime.block_on(request);
-        // A request that could not be sent ends without an answer, which rtnetlink takes for success.
-        if self.connection.is_finished() {
-            return Err(io::Error::other("the netlink socket failed"));
+        let mut request = pin!(request);
+        let mut connection = self.connection.borrow_mut();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut sent = false;
+        loop {
+            if let Poll::Ready(answer) = request.as_mut().poll(&mut context) {
+                return answer.map_err(|err| match err {
+                    rtnetlink::Error::NetlinkError(message) => message.to_io(),
+                    other => io::Error::other(other.to_string()),
+                });
+            }
+            if sent {
+                connection.socket_mut().expect();
+            }
+            // It only ends when the socket fails; the request would then seem to have succeeded.
+            if connection.poll_unpin(&mut context).is_ready() {
+                return Err(connection.socket_mut().failure());
+            }
+            sent = true;
         }
-        answer.map_err(|err| match err {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
-            other => io::Error::other(other.to_string()),
-        })
     }
 }
 
