@@ -21,6 +21,9 @@ OR_BOOTSTRAP := $(if $(filter --bootstrap% --from%,$(ROOTFS_FLAGS)),,--or-bootst
 FETCH := $(SUDO) $(BIN)/rootfs-fetch $(OR_BOOTSTRAP) $(ROOTFS_FLAGS) $(ROOTFS)
 CHAIN := $(LIMITED) $(BIN)/ns-spawn --netns $(NETNS) --root $(ROOTFS) $(SPAWN_FLAGS) --
 
+# Tests are built as you, too.
+RUN_AS_ROOT := --config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR,MUST_RUN,PATH'"
+
 export CMD
 .DEFAULT_GOAL := help
 .PHONY: help container run rootfs network undo build test lint clean
@@ -62,8 +65,7 @@ build: ## Build the four tools
 
 test: build ## Run the unit and the black-box tests
 	@tests/prepare
-	BIN_DIR='$(CURDIR)/$(BIN)' cargo test --workspace --locked --no-fail-fast \
-		$(if $(SUDO),--config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR,MUST_RUN,PATH'")
+	BIN_DIR='$(CURDIR)/$(BIN)' cargo test --workspace --locked --no-fail-fast $(and $(SUDO),$(RUN_AS_ROOT))
 
 lint: ## Check format and lints
 	cargo fmt --all --check
@@ -75,7 +77,8 @@ undo: ## Undo what 'container' made: cgroup, network, root file system
 	elif [ -e /run/netns/$(NETNS) ]; then \
 		echo "make: 'make build' first: the tools undo what they made" >&2; exit 1; \
 	fi
-	@if [ -e '$(ROOTFS)' ]; then $(SUDO) rm --recursive --force --one-file-system -- '$(ROOTFS)'; fi
+	@for tree in '$(ROOTFS)' '$(dir $(ROOTFS)).$(notdir $(ROOTFS)).partial'; do \
+		if [ -e "$$tree" ]; then $(SUDO) rm --recursive --force --one-file-system -- "$$tree"; fi; done
 
 clean: undo ## The same, then remove what was built
 	@if [ -e target ]; then $(SUDO) rm --recursive --force --one-file-system target; fi
