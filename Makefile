@@ -26,10 +26,10 @@ RUN_AS_ROOT := --config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR
 
 export CMD
 .DEFAULT_GOAL := help
-.PHONY: help container run rootfs network undo build test lint clean
+.PHONY: help container run rootfs network undo build test test-vm lint clean
 
 help: ## Show this
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
 		printf '  make %-10s %s\n' "$$target" "$$text"; done
 	@printf '\nVariables: ROOTFS=%s ROOTFS_FLAGS=%s\n  NETNS=%s NETNS_FLAGS=%s\n' \
 		'$(ROOTFS)' '$(ROOTFS_FLAGS)' '$(NETNS)' '$(NETNS_FLAGS)'
@@ -66,6 +66,9 @@ build: ## Build the four tools
 test: build ## Run the unit and the black-box tests
 	@tests/prepare
 	BIN_DIR='$(CURDIR)/$(BIN)' cargo test --workspace --locked --no-fail-fast $(and $(SUDO),$(RUN_AS_ROOT))
+
+test-vm: build ## Run those that depend on the kernel in VMs, with cgroup v2 and with v1
+	@BIN_DIR='$(CURDIR)/$(BIN)' tests/vm/run
 
 lint: ## Check format and lints
 	cargo fmt --all --check
