@@ -139,7 +139,7 @@ pub(crate) fn trace(step: &impl fmt::Display) {
 pub(crate) fn result(lines: &[String]) -> Result<ExitCode, Error> {
     let mut stdout = io::stdout().lock();
     let written = lines.iter().try_for_each(|line| writeln!(stdout, "{line}"));
-    written.attempt(|| "cannot write the result".into())?;
+    written.attempt(|| "cannot write to standard output".into())?;
     Ok(ExitCode::SUCCESS)
 }
 
