@@ -1,6 +1,6 @@
 //! netns-setup from outside, each test on a host of its own.
 
-use crate::support::{Host, Outcome, installed, outcome, root, tool_path};
+use crate::support::{Host, Outcome, installed, outcome, outcome_with_input, root, tool_path};
 use serde_json::{Value, json};
 use std::process::Stdio;
 
@@ -74,10 +74,12 @@ fn forwarding(host: &Host) -> String {
 
 /// Everything that this tool may change on a host, but for link numbers.
 fn everything(host: &Host) -> String {
-    host.sh("ip -o link | cut -d: -f2-; ip -o address | cut -d: -f2-; ip route
+    host.sh(
+        "(ip -o link; ip -o address) | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ tentative//'; ip route
         cat /proc/sys/net/ipv4/ip_forward; nft list ruleset
-        find /run/netns /run/netns-setup* /etc/netns -mindepth 1 2>&1 | grep -v 'No such file'")
-        .stdout
+        find /run/netns /run/netns-setup* /etc/netns -mindepth 1 2>&1 | grep -v 'No such file'",
+    )
+    .stdout
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn up_makes_the_labs_network() {
         ours.sh(line).success();
     }
     let resolver = ours.sh("ip netns exec container_network_ns cat /etc/resolv.conf").stdout;
-    assert_eq!(resolver, "# netns-setup:container_network_ns\nnameserver 192.0.2.53\n");
+    assert_eq!(resolver, "# netns-setup:container_network_ns first\nnameserver 192.0.2.53\n");
 }
 
 #[test]
@@ -181,7 +183,7 @@ fn the_dry_run_is_a_script_that_does_the_same() {
     // What the script made is ours in every respect.
     assert_eq!(by_script.run("netns-setup", &["check", "--nat"]), done(""));
     let script = down(&by_script, &["--dry-run"]).success().stdout;
-    by_script.sh(&format!("set -e\n{script}rmdir /etc/netns")).success();
+    by_script.sh(&format!("set -e\n{script}")).success();
     assert_eq!(everything(&by_script), before);
 }
 
@@ -428,7 +430,7 @@ fn a_failure_half_way_is_undone() {
         (
             "mount --bind /etc /etc; mount -o remount,ro,bind /etc",
             "cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)",
-            "10 changes",
+            "11 changes",
         ),
         (
             "mount --bind /proc/sys/net /proc/sys/net; mount -o remount,ro,bind /proc/sys/net",
@@ -520,4 +522,129 @@ fn twenty_networks_come_and_go_at_once() {
     assert_eq!(status.as_array().unwrap().len(), 20);
     all(&|n| vec!["down".into(), format!("n{n}")]);
     assert_eq!(everything(&host), before);
+}
+
+#[test]
+fn what_up_replaces_comes_back_when_it_fails() {
+    need!(root());
+    let host = host();
+    up(&host, &["--host-link", "old", "--container-link", "inner"]).success();
+    let before = everything(&host);
+    let inside = host.sh("ip -n container_network_ns -o address; ip -n container_network_ns route");
+    // The last step fails, long after the old pair was deleted.
+    host.sh("mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
+    let expected = "\
+netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
+  undone: 11 changes; the host is as it was
+";
+    assert_eq!(up(&host, &["--dns", "192.0.2.9"]), refused(1, expected));
+    assert_eq!(everything(&host), before);
+    let strip = |text: &str| text.replace(char::is_numeric, "");
+    let again = host.sh("ip -n container_network_ns -o address; ip -n container_network_ns route");
+    assert_eq!(strip(&again.stdout), strip(&inside.stdout));
+    let options = ["check", "--host-link", "old", "--container-link", "inner"];
+    assert_eq!(host.run("netns-setup", &options), done(""));
+}
+
+#[test]
+fn a_link_that_cannot_be_made_anew_is_named() {
+    need!(root());
+    let host = host();
+    up(&host, &[]).success();
+    // The namespace goes on living without its name, and the pair with it.
+    let mut holder = host
+        .command("ip")
+        .args(["netns", "exec", "container_network_ns", "sleep", "60"])
+        .spawn()
+        .unwrap();
+    while host.sh("ip netns pids container_network_ns").stdout.is_empty() {}
+    host.sh("ip netns delete container_network_ns; mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
+    let expected = "\
+netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
+  undone: 12 changes
+  left behind: interface 'veth_host' is gone
+";
+    let outcome = up(&host, &["--dns", "192.0.2.9"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(outcome, refused(3, expected));
+}
+
+#[test]
+fn a_directory_of_someone_else_stays() {
+    need!(root());
+    let host = host();
+    host.sh("mkdir -p /etc/netns/demo").success();
+    down(&host, &["demo"]).success();
+    host.sh("test -d /etc/netns/demo").success();
+    up(&host, &["demo"]).success();
+    host.sh("test -e /etc/netns/demo/resolv.conf").success();
+    down(&host, &["demo"]).success();
+    assert_eq!(host.sh("find /etc/netns").stdout, "/etc/netns\n/etc/netns/demo\n");
+}
+
+#[test]
+fn up_says_as_json_what_it_made_and_takes_it_back() {
+    need!(root() && installed("nft"));
+    let host = host();
+    let macs = ["--host-mac", "02:00:00:00:00:01", "--container-mac", "02:00:00:00:00:02"];
+    let made = up(&host, &[&["--json", "--nat", "--mtu", "1400"], &macs[..]].concat()).success();
+    let mut made: Value = serde_json::from_str(&made.stdout).unwrap();
+    for end in ["host_end", "container_end"] {
+        assert!(made[end]["index"].take().as_u64().unwrap() > 1);
+    }
+    let end = |link: &str, mac: &str, address: &str| json!({ "link": link, "index": null, "mac": mac, "mtu": 1400, "up": true, "addresses": [address] });
+    let expected = json!({
+        "name": NAME,
+        "netns": "/run/netns/container_network_ns",
+        "made": true,
+        "host_end": end("veth_host", "02:00:00:00:00:01", "192.168.10.1/24"),
+        "container_end": end("veth_container", "02:00:00:00:00:02", "192.168.10.2/24"),
+        "default_routes": ["192.168.10.1"],
+        "forwarding": true,
+        "nat": true,
+        "dns": ["host"],
+        "changed": true,
+    });
+    assert_eq!(made, expected);
+    let before = host.run("netns-setup", &["status", "--json"]).success().stdout;
+    let feed = |verb: &[&str]| {
+        let mut command = host.tool("netns-setup");
+        outcome_with_input(command.args(verb).args(["--from", "-"]), before.as_bytes())
+    };
+    assert_eq!(feed(&["check"]), done(""));
+    let again: Value = serde_json::from_str(&feed(&["up", "--json"]).success().stdout).unwrap();
+    assert_eq!(again["changed"], false);
+    down(&host, &[]).success();
+    assert_eq!(feed(&["up"]), done("/run/netns/container_network_ns\n"));
+    let status = |text: &str| {
+        let mut status: Value = serde_json::from_str(text).unwrap();
+        status["host_end"]["index"].take();
+        status
+    };
+    let again = host.run("netns-setup", &["status", "--json"]).success().stdout;
+    assert_eq!(status(&again), status(&before));
+}
+
+#[test]
+fn json_that_describes_no_network_is_refused() {
+    need!(root());
+    let host = host();
+    let feed = |text: &str| {
+        let mut command = host.tool("netns-setup");
+        outcome_with_input(command.args(["up", "--from", "-"]), text.as_bytes())
+    };
+    let expected = "netns-setup: '-' describes no network: expected ident at line 1 column 2\n";
+    assert_eq!(feed("netns"), refused(2, expected));
+    let unknown = feed(r#"{"name":"demo","bogus":1}"#);
+    assert_eq!(unknown.code, 2);
+    assert!(
+        unknown.stderr.starts_with("netns-setup: '-' describes no network: unknown field `bogus`")
+    );
+    let expected = "netns-setup: '' is no network namespace name\n";
+    assert_eq!(feed(r#"{"name":""}"#), refused(2, expected));
+    let both = up(&host, &["--from", "-", "--nat"]);
+    assert_eq!(both.code, 2);
+    assert!(both.stderr.contains("cannot be used with"), "{both:?}");
+    assert_eq!(feed(r#"{"name":"demo"}"#), done("/run/netns/demo\n"));
 }

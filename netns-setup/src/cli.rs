@@ -2,7 +2,7 @@
 
 use crate::error;
 use clap::{Args, Parser, Subcommand};
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 /// Make a named network namespace and the veth pair that leads to it
 ///
@@ -39,6 +39,10 @@ pub(crate) struct Up {
     #[arg(long)]
     pub(crate) force: bool,
 
+    /// Print the network as JSON, and whether it was changed, instead of the path
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) trial: Trial,
 
@@ -47,7 +51,7 @@ pub(crate) struct Up {
 }
 
 /// The network that is wanted.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Network {
     /// Name of the host end of the veth pair
     #[arg(long, value_name = "LINK", default_value = "veth_host")]
@@ -65,9 +69,10 @@ pub(crate) struct Network {
     #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.2/24")]
     pub(crate) container_addr: Vec<String>,
 
-    /// Where the default route leads [default: the first host address]
+    /// Where the default route leads (repeat for IPv4 and IPv6) [default: the
+    /// first host address]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "no_default_route")]
-    pub(crate) gateway: Option<IpAddr>,
+    pub(crate) gateway: Vec<IpAddr>,
 
     /// Add no default route
     #[arg(long)]
@@ -90,15 +95,36 @@ pub(crate) struct Network {
     #[arg(long)]
     pub(crate) nat: bool,
 
-    /// Resolver for /etc/netns/NAME/resolv.conf: an address, 'host' for the
-    /// host's own (loopback ones left out), or 'none'
+    /// Resolver for /etc/netns/NAME/resolv.conf: an address (repeat for more),
+    /// 'host' for the host's own (loopback ones left out), or 'none'
     #[arg(long, value_name = "host|none|ADDRESS", default_value = "host")]
-    pub(crate) dns: String,
+    pub(crate) dns: Vec<String>,
+
+    /// Take NAME and the network from the JSON in FILE ('-': standard input), as
+    /// 'status --json' prints it, instead of from the options
+    #[arg(long, value_name = "FILE", conflicts_with_all = DESCRIBED)]
+    pub(crate) from: Option<PathBuf>,
 
     /// Name of the network namespace
     #[arg(default_value = DEFAULT_NAME)]
     pub(crate) name: String,
 }
+
+/// What is in the JSON that `--from` reads.
+const DESCRIBED: [&str; 12] = [
+    "host_link",
+    "container_link",
+    "host_addr",
+    "container_addr",
+    "gateway",
+    "no_default_route",
+    "mtu",
+    "host_mac",
+    "container_mac",
+    "nat",
+    "dns",
+    "name",
+];
 
 /// How to go about it.
 #[derive(Debug, Args)]

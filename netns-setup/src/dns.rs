@@ -1,16 +1,25 @@
 //! /etc/netns/NAME/resolv.conf: the resolvers of the namespace, where ip-netns(8) and ns-spawn look.
 
-use crate::error::{Attempt as _, Error};
+use crate::{
+    error::{Attempt as _, Error},
+    netns,
+};
 use std::{
     fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
-const DIR: &str = "/etc/netns";
+/// Where iproute2 looks for the files of a namespace, one directory each.
+pub(crate) const DIR: &str = "/etc/netns";
 const HOST: &str = "/etc/resolv.conf";
 /// The resolvers behind the stub on 127.0.0.53, see systemd-resolved(8).
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+/// In the first line: the directory of the namespace was there before, and stays.
+const ADOPTED: &str = " adopted";
+/// In the first line: /etc/netns was not there before the first of ours came.
+const FIRST: &str = " first";
 
 /// What the namespace shall have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +28,8 @@ pub(crate) enum Resolvers {
     Host,
     /// No file.
     None,
-    /// This one.
-    Given(IpAddr),
+    /// These.
+    Given(Vec<IpAddr>),
 }
 
 /// The file that is there.
@@ -28,7 +37,7 @@ pub(crate) enum Resolvers {
 pub(crate) enum File {
     /// None.
     Absent,
-    /// Made by us.
+    /// Made by us; empty where a run was killed before it was finished.
     Ours(String),
     /// Someone else's.
     Strange,
@@ -48,50 +57,95 @@ pub(crate) fn path(netns: &str) -> PathBuf {
 pub(crate) fn look(netns: &str) -> Result<File, Error> {
     let path = path(netns);
     match fs::read_to_string(&path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(look_for_remains(netns)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            let remains = unfinished(netns).exists() || unfinished_dir(netns).exists();
+            Ok(if remains { File::Ours(String::new()) } else { File::Absent })
+        }
         Err(err) if err.kind() == io::ErrorKind::InvalidData => Ok(File::Strange),
-        Ok(text) if text.lines().next() == Some(&first_line(netns)) => Ok(File::Ours(text)),
+        Ok(text) if words(&text, netns).is_some() => Ok(File::Ours(text)),
         Ok(_) => Ok(File::Strange),
         Err(err) => Err(err).attempt(|| format!("cannot read '{}'", path.display())),
     }
 }
 
-/// A run that was killed leaves an unfinished file, or a directory without one.
-fn look_for_remains(netns: &str) -> File {
-    let empty = fs::read_dir(dir(netns)).is_ok_and(|mut entries| entries.next().is_none());
-    if empty || unfinished(netns).exists() { File::Ours(String::new()) } else { File::Absent }
-}
-
-/// The text that the file shall have. None where all of the host's resolvers are on loopback: the
+/// The lines that the file shall have. None where all of the host's resolvers are on loopback: the
 /// namespace has a loopback of its own, on which nobody listens.
-pub(crate) fn text(netns: &str, wanted: &Resolvers) -> Result<Option<String>, Error> {
-    let lines = match wanted {
+pub(crate) fn lines(wanted: &Resolvers) -> Result<Option<String>, Error> {
+    let nameserver = |ip: &IpAddr| format!("nameserver {ip}\n");
+    Ok(match wanted {
         Resolvers::None => None,
-        Resolvers::Given(ip) => Some(format!("nameserver {ip}\n")),
+        Resolvers::Given(ips) => Some(ips.iter().map(nameserver).collect()),
         Resolvers::Host => match reachable(&read(HOST)?) {
             None => reachable(&read(RESOLVED)?),
             found => found,
         },
-    };
-    Ok(lines.map(|lines| format!("{}\n{lines}", first_line(netns))))
+    })
 }
 
-/// Write the file. It appears whole: by its new name first, then renamed.
+/// The file with `lines`: its first line says whose it is, and what `delete` may take along.
+pub(crate) fn text(netns: &str, lines: &str) -> Result<String, Error> {
+    let adopted = if dir(netns).exists() { ADOPTED } else { "" };
+    let first = !Path::new(DIR).exists() || said_first()?;
+    let first = if first { FIRST } else { "" };
+    Ok(format!("{}{adopted}{first}\n{lines}", first_line(netns)))
+}
+
+/// Whether the files of ours that are there say so; what one of them says all do.
+fn said_first() -> Result<bool, Error> {
+    for name in netns::entries(DIR)? {
+        if let Some(words) = words(&read(path(&name))?, &name) {
+            return Ok(words.contains(FIRST));
+        }
+    }
+    Ok(false)
+}
+
+/// What the file says to a resolver.
+pub(crate) fn body(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_, lines)| lines)
+}
+
+/// Make the file, or put back what there was of it. It appears whole, by a rename, and with its
+/// directory: a directory of the namespace that has no file of ours is someone else's.
 pub(crate) fn write(netns: &str, text: &str) -> Result<(), Error> {
-    let path = path(netns);
-    let attempt = || format!("cannot write '{}'", path.display());
-    fs::create_dir_all(dir(netns)).attempt(attempt)?;
-    fs::write(unfinished(netns), text).attempt(attempt)?;
-    fs::rename(unfinished(netns), &path).attempt(attempt)
+    if text.is_empty() {
+        return delete(netns);
+    }
+    let _lock = netns::lock_dir()?;
+    let first = !Path::new(DIR).exists();
+    let done = put(netns, text);
+    if done.is_err() {
+        // The failure is told already; what cannot be removed now, the next run removes.
+        drop(fs::remove_file(unfinished(netns)));
+        drop(fs::remove_dir_all(unfinished_dir(netns)));
+        if first {
+            drop(fs::remove_dir(DIR));
+        }
+    }
+    done.attempt(|| format!("cannot write '{}'", path(netns).display()))
 }
 
-/// Remove the file, what a killed run left of it, and the directories where nothing else is in them.
+fn put(netns: &str, text: &str) -> io::Result<()> {
+    if dir(netns).exists() {
+        fs::write(unfinished(netns), text)?;
+        return fs::rename(unfinished(netns), path(netns));
+    }
+    let staged = unfinished_dir(netns);
+    fs::create_dir_all(&staged)?;
+    fs::write(staged.join("resolv.conf"), text)?;
+    fs::rename(staged, dir(netns))
+}
+
+/// Remove the file, what a killed run left of it, and the directories that were made for it where nothing
+/// else is in them.
 pub(crate) fn delete(netns: &str) -> Result<(), Error> {
-    for path in [path(netns), unfinished(netns)] {
+    let _lock = netns::lock_dir()?;
+    let text = read(path(netns))?;
+    for path in [path(netns), unfinished(netns), unfinished_dir(netns).join("resolv.conf")] {
         unless_absent(fs::remove_file(&path))
             .attempt(|| format!("cannot remove '{}'", path.display()))?;
     }
-    for dir in [dir(netns), DIR.into()] {
+    for dir in [unfinished_dir(netns)].into_iter().chain(made_dirs(netns, &text)) {
         match fs::remove_dir(&dir) {
             Err(err) if err.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(err) if err.kind() == io::ErrorKind::ResourceBusy => {} // mounted on
@@ -103,6 +157,21 @@ pub(crate) fn delete(netns: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The directories that were made for the file with `text`.
+fn made_dirs(netns: &str, text: &str) -> Vec<PathBuf> {
+    let Some(words) = words(text, netns) else { return vec![] };
+    let made = (!words.contains(ADOPTED)).then(|| dir(netns));
+    made.into_iter().chain(words.contains(FIRST).then(|| DIR.into())).collect()
+}
+
+/// What `delete` does, in shell.
+pub(crate) fn delete_text(netns: &str, text: &str) -> String {
+    let rmdir = |dir: PathBuf| format!("rmdir --ignore-fail-on-non-empty {}", dir.display());
+    let dirs = made_dirs(netns, text).into_iter().map(rmdir);
+    let remove = format!("rm -f {}", path(netns).display());
+    std::iter::once(remove).chain(dirs).collect::<Vec<_>>().join(" && ")
+}
+
 fn unless_absent(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|err| if err.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(err) })
 }
@@ -111,14 +180,26 @@ fn unfinished(netns: &str) -> PathBuf {
     dir(netns).join(".resolv.conf.netns-setup")
 }
 
+/// Takes the place of `dir`, with the file in it.
+fn unfinished_dir(netns: &str) -> PathBuf {
+    Path::new(DIR).join(format!(".{netns}.netns-setup"))
+}
+
 fn first_line(netns: &str) -> String {
     format!("# netns-setup:{netns}")
 }
 
-fn read(path: &str) -> Result<String, Error> {
+/// What stands in the first line after our mark. None: the file is not ours.
+fn words<'a>(text: &'a str, netns: &str) -> Option<&'a str> {
+    let words = text.lines().next()?.strip_prefix(&first_line(netns))?;
+    ["", ADOPTED, FIRST, " adopted first"].contains(&words).then_some(words)
+}
+
+fn read(path: impl AsRef<Path>) -> Result<String, Error> {
+    let path = path.as_ref();
     match fs::read_to_string(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        text => text.attempt(|| format!("cannot read '{path}'")),
+        text => text.attempt(|| format!("cannot read '{}'", path.display())),
     }
 }
 
@@ -149,6 +230,17 @@ mod tests {
                     nameserver ::1\nnameserver fe80::1%eth0\nnameserver 2001:db8::1\noptions edns0\n";
         let kept = "search lan\nnameserver 192.0.2.1\nnameserver 2001:db8::1\noptions edns0\n";
         assert_eq!(reachable(conf), Some(kept.into()));
+    }
+
+    #[test]
+    fn the_first_line_says_whose_the_file_is() {
+        assert_eq!(
+            words("# netns-setup:demo adopted\nnameserver 192.0.2.1\n", "demo"),
+            Some(ADOPTED)
+        );
+        assert_eq!(words("# netns-setup:demo\n", "demo"), Some(""));
+        assert_eq!(words("# netns-setup:demo2\n", "demo"), None);
+        assert_eq!(words("", "demo"), None);
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub(crate) fn result(text: &str) -> Result<(), Error> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .attempt(|| "cannot write the result".into())
+        .attempt(|| "cannot write to standard output".into())
 }
 
 impl fmt::Display for Error {

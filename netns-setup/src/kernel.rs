@@ -123,7 +123,7 @@ impl Kernel for Host {
                 Some(fd) => self.netlink.add_veth(pair, fd),
                 None => Err(Error::new(format!("network namespace '{netns}' is not there"))),
             },
-            Step::DeleteLink { link } => self.netlink.delete_link(link),
+            Step::DeleteLink { link, .. } => self.netlink.delete_link(link),
             Step::Mark { link, mark, .. } => self.mark(link, &mark.to_string()),
             Step::Forward { .. } => forwarding::set(true),
             Step::ReleaseForwarding { link, .. } => forwarding::release(&self.netlink, link),
@@ -134,6 +134,7 @@ impl Kernel for Host {
                 self.netlink(end)?.delete_address(&end.link, *cidr)
             }
             Step::SetUp { end } => self.netlink(end)?.set_up(&end.link, true),
+            Step::AwaitCarrier { end } => self.netlink(end)?.await_carrier(&end.link),
             Step::AddRoute { end, via, .. } => {
                 self.netlink(end)?.replace_default_route(&end.link, *via)
             }
@@ -184,12 +185,24 @@ impl Kernel for Host {
             Step::WriteDns { netns, before: Some(text), .. }
             | Step::DeleteDns { netns, before: text } => dns::write(netns, text),
             Step::WriteDns { netns, before: None, .. } => dns::delete(netns),
-            // Rubbish that was cleared away for good, and the steps of `down`, which is not undone.
-            Step::RemoveStale { .. }
-            | Step::DeleteLink { .. }
-            | Step::ReleaseForwarding { .. }
-            | Step::DeleteNetns { .. }
-            | Step::LeaveNetns { .. } => Ok(()),
+            Step::RemoveStale { netns } => netns::add_stale(netns),
+            Step::DeleteLink { link, restore: None } => {
+                Err(Error::new(format!("interface '{link}' cannot be made anew")))
+            }
+            Step::DeleteLink { restore: Some(steps), .. } => {
+                steps.iter().try_for_each(|step| self.take(step))
+            }
+            Step::ReleaseForwarding { last, .. } => {
+                if *last {
+                    forwarding::set(true)
+                } else {
+                    Ok(())
+                }
+            }
+            // It changed nothing; and steps of `down`, which is not undone.
+            Step::AwaitCarrier { .. } | Step::DeleteNetns { .. } | Step::LeaveNetns { .. } => {
+                Ok(())
+            }
         }
     }
 }

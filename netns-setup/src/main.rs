@@ -1,9 +1,11 @@
 //! Make a named network namespace and the veth pair that leads to it.
 #![forbid(unsafe_code)]
 
+mod act;
 mod address;
 mod cli;
 mod dns;
+mod document;
 mod error;
 mod forwarding;
 mod kernel;
@@ -33,9 +35,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
     match &cli.verb {
-        Verb::Up(up) => plan::up(up),
-        Verb::Down(down) => plan::down(down),
+        Verb::Up(up) => act::up(up),
+        Verb::Down(down) => act::down(down),
         Verb::Status(which) => status::print(which),
-        Verb::Check(network) => plan::check(network),
+        Verb::Check(network) => act::check(network),
     }
 }

@@ -23,7 +23,11 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
     pin::pin,
     task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
 };
+
+const CARRIER_WAIT: Duration = Duration::from_secs(5);
 
 /// A link, as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +38,8 @@ pub(crate) struct Link {
     /// One end of a veth pair.
     pub(crate) veth: bool,
     pub(crate) up: bool,
+    /// Both ends of a pair have one as soon as both are up.
+    pub(crate) carrier: bool,
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
     /// The index of the peer, in the peer's namespace.
@@ -147,6 +153,22 @@ impl Netlink {
         self.set(change, || format!("cannot set interface '{link}' {word}"))
     }
 
+    /// Wait until `link` has a carrier, five seconds at most.
+    pub(crate) fn await_carrier(&self, link: &str) -> Result<(), Error> {
+        let attempt = || format!("cannot look at interface '{link}'");
+        let start = Instant::now();
+        while !read_link(&self.link(link, attempt)?).carrier {
+            if start.elapsed() > CARRIER_WAIT {
+                let seconds = CARRIER_WAIT.as_secs();
+                return Err(Error::new(format!(
+                    "interface '{link}' has no carrier after {seconds} seconds"
+                )));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Write on `link` whose it is.
     pub(crate) fn set_alias(&self, link: &str, alias: &str) -> Result<(), Error> {
         self.set(LinkUnspec::new_with_name(link).alias(alias), || {
@@ -209,12 +231,15 @@ impl Netlink {
     }
 
     fn index(&self, link: &str, attempt: impl FnOnce() -> String) -> Result<u32, Error> {
+        Ok(self.link(link, attempt)?.header.index)
+    }
+
+    fn link(&self, link: &str, attempt: impl FnOnce() -> String) -> Result<LinkMessage, Error> {
         let found = self.handle.link().get().match_name(link).execute();
         let first = async { Box::pin(found).next().await.transpose() };
-        match self.run(first).attempt(attempt)? {
-            Some(found) => Ok(found.header.index),
-            None => Err(Error::new(format!("interface '{link}' is gone"))),
-        }
+        self.run(first)
+            .attempt(attempt)?
+            .ok_or_else(|| Error::new(format!("interface '{link}' is gone")))
     }
 
     fn all<T>(
@@ -256,7 +281,8 @@ impl Netlink {
 
 fn read_link(message: &LinkMessage) -> Link {
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut link = Link { index: message.header.index, up, ..Link::default() };
+    let carrier = message.header.flags.contains(LinkFlags::LowerUp);
+    let mut link = Link { index: message.header.index, up, carrier, ..Link::default() };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),

@@ -17,7 +17,10 @@ use nix::{
 };
 use std::{
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
     thread,
 };
@@ -133,15 +136,27 @@ fn release_dir() -> Result<(), Error> {
 
 /// The names in /run/netns, sorted.
 pub(crate) fn list() -> Result<Vec<String>, Error> {
-    let entries = match fs::read_dir(DIR) {
+    entries(DIR)
+}
+
+/// What is in `dir`, sorted. Nothing without such a directory.
+pub(crate) fn entries(dir: &str) -> Result<Vec<String>, Error> {
+    let attempt = || format!("cannot read '{dir}'");
+    let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.attempt(|| format!("cannot read '{DIR}'"))?,
+        entries => entries.attempt(attempt)?,
     };
     let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into()));
-    let mut names: Vec<String> =
-        names.collect::<Result<_, _>>().attempt(|| format!("cannot read '{DIR}'"))?;
+    let mut names: Vec<String> = names.collect::<Result<_, _>>().attempt(attempt)?;
     names.sort();
     Ok(names)
+}
+
+/// Put a name with nothing behind it back.
+pub(crate) fn add_stale(name: &str) -> Result<(), Error> {
+    let path = path(name);
+    let made = fs::File::options().write(true).create_new(true).mode(0o0).open(&path);
+    made.map(drop).attempt(|| format!("cannot create '{}'", path.display()))
 }
 
 /// A netlink socket in `netns`, opened by a thread that enters it and ends.

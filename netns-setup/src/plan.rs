@@ -1,144 +1,35 @@
 //! The difference between what is wanted and what is there, as steps. Refuses; never changes.
 
 use crate::{
-    address::{Cidr, Mac, netns_name},
-    cli::{Down, Network, Trial, Up},
+    address::{Cidr, Mac},
     dns::{self, Resolvers},
-    error::{self, Attempt as _, Error},
-    kernel::Host,
+    error::Error,
     mark::Mark,
     nat,
     netlink::{Link, Pair, Route},
-    netns::{self, NameLock},
-    signals,
     state::{Side, State},
-    steps::{self, End, Step},
+    steps::{End, Step},
     wanted::Wanted,
 };
-use nix::errno::Errno;
-use std::{fs, process::ExitCode};
 
 /// The kernel's default for Ethernet.
 const MTU: u32 = 1500;
 
 /// What to do, and what the user should know.
 #[derive(Debug, PartialEq, Eq)]
-struct Plan {
-    steps: Vec<Step>,
-    notes: Vec<String>,
-}
-
-/// Make or repair the network.
-pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
-    let wanted = Wanted::new(&up.network)?;
-    let _lock = begin(&up.trial, &wanted.netns)?;
-    let mut host = Host::open(&wanted.netns, up.trial.verbose)?;
-    let plan = converge(&wanted, &host.state(|state| asks_nft(&wanted, state))?, up.force)?;
-    if plan.steps.iter().any(|step| matches!(step, Step::ReplaceNat { .. })) {
-        nat::need()?;
-    }
-    if up.trial.dry_run {
-        return print(&plan.steps);
-    }
-    nothing_to_do(&up.trial, &plan.steps);
-    steps::run(&plan.steps, &mut host).map_err(|failed| {
-        failed.error.undone(failed.undone).left(failed.left.iter().map(left_behind).collect())
-    })?;
-    plan.notes.iter().for_each(|note| error::note(note));
-    error::result(&format!("{}\n", netns::path(&wanted.netns).display()))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Remove the network.
-pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
-    let name = netns_name(&down.name)?;
-    let _lock = begin(&down.trial, &name)?;
-    let mut host = Host::open(&name, down.trial.verbose)?;
-    let plan = remove(&host.state(|_| true)?);
-    if down.trial.dry_run {
-        return print(&plan.steps);
-    }
-    nothing_to_do(&down.trial, &plan.steps);
-    plan.notes.iter().for_each(|note| error::note(note));
-    let mut failed = steps::run_all(&plan.steps, &mut host).into_iter();
-    let Some((step, error)) = failed.next() else { return Ok(ExitCode::SUCCESS) };
-    let others = failed.map(|(step, error)| format!("{} ({error})", left_behind(&step)));
-    Err(error.left(std::iter::once(left_behind(&step)).chain(others).collect()))
-}
-
-/// Compare, and print each difference.
-pub(crate) fn check(network: &Network) -> Result<ExitCode, Error> {
-    let wanted = Wanted::new(network)?;
-    let host = Host::open(&wanted.netns, false)?;
-    let plan = converge(&wanted, &host.state(|state| asks_nft(&wanted, state))?, true)?;
-    error::result(&error::lines(plan.steps.iter().map(Step::difference)))?;
-    Ok(if plan.steps.is_empty() { ExitCode::SUCCESS } else { error::FAILED.into() })
-}
-
-/// Before a change: may we, and are we alone?
-fn begin(trial: &Trial, name: &str) -> Result<Option<NameLock>, Error> {
-    if trial.dry_run {
-        return Ok(None);
-    }
-    need_capabilities()?;
-    signals::hold()?;
-    NameLock::take(name).map(Some)
-}
-
-/// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` of linux/capability.h, looked for in the effective set.
-fn need_capabilities() -> Result<(), Error> {
-    const NEEDED: u64 = 1 << 12 | 1 << 21;
-    let status = "/proc/thread-self/status";
-    let text = fs::read_to_string(status).attempt(|| format!("cannot read '{status}'"))?;
-    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    match effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) {
-        Some(effective) if effective & NEEDED != NEEDED => Err::<(), _>(Errno::EPERM)
-            .attempt(|| "cannot change the network".into())
-            .map_err(|err| err.hint("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")),
-        _ => Ok(()),
-    }
-}
-
-fn print(steps: &[Step]) -> Result<ExitCode, Error> {
-    error::result(&error::lines(steps))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn nothing_to_do(trial: &Trial, steps: &[Step]) {
-    if trial.verbose && steps.is_empty() {
-        error::note("nothing to do");
-    }
-}
-
-/// What is still there when `step` could not be undone, or, for `down`, not be taken.
-fn left_behind(step: &Step) -> String {
-    match step {
-        Step::AddNetns { netns } | Step::DeleteNetns { netns } | Step::RemoveStale { netns } => {
-            format!("'{}'", netns::path(netns).display())
-        }
-        Step::AddVeth { pair, .. } => format!("interface '{}'", pair.host_link),
-        Step::DeleteLink { link } => format!("interface '{link}'"),
-        Step::Forward { .. } | Step::ReleaseForwarding { .. } => {
-            "forwarding (net.ipv4.ip_forward), which was off".into()
-        }
-        Step::ReplaceNat { netns, .. } | Step::DeleteNat { netns, .. } => {
-            format!("nft table '{}'", nat::table(netns))
-        }
-        Step::WriteDns { netns, .. } | Step::DeleteDns { netns, .. } => {
-            format!("'{}'", dns::path(netns).display())
-        }
-        other => format!("the effect of '{other}'"),
-    }
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Whether nft has to be asked: its process costs more than all the rest.
-fn asks_nft(wanted: &Wanted, state: &State) -> bool {
+pub(crate) fn asks_nft(wanted: &Wanted, state: &State) -> bool {
     let marked = |link: &&Link| state.mark(link).is_some_and(|mark| mark.nat);
     wanted.nat || state.own_links().iter().any(marked)
 }
 
 /// The steps from `state` to what is `wanted`.
-fn converge(wanted: &Wanted, state: &State, force: bool) -> Result<Plan, Error> {
+pub(crate) fn converge(wanted: &Wanted, state: &State, force: bool) -> Result<Plan, Error> {
     let mut planner = Planner { wanted, state, steps: vec![] };
     planner.refuse_strangers()?;
     if !force {
@@ -265,7 +156,7 @@ impl<'a> Planner<'a> {
                     last: !self.state.others_need_forwarding(),
                 });
             }
-            self.add(Step::DeleteLink { link: link.name.clone() });
+            self.add(Step::DeleteLink { link: link.name.clone(), restore: self.restore(link) });
         }
         if good.is_none() {
             let pair = Pair {
@@ -278,6 +169,49 @@ impl<'a> Planner<'a> {
             self.add(Step::AddVeth { netns: wanted.netns.clone(), pair });
         }
         good
+    }
+
+    /// The steps that make `link` anew; none if its other end is not in the namespace.
+    fn restore(&self, link: &Link) -> Option<Vec<Step>> {
+        let inside = self.state.inside.as_ref()?;
+        let container = self.state.container_end(link)?;
+        let netns = self.wanted.netns.clone();
+        let pair = Pair {
+            host_link: link.name.clone(),
+            host_mac: link.mac?,
+            container_link: container.name.clone(),
+            container_mac: container.mac?,
+            mtu: link.mtu,
+        };
+        let mut steps = vec![Step::AddVeth { netns, pair }];
+        if let Some(mark) = self.state.mark(link) {
+            steps.push(Step::Mark { link: link.name.clone(), mark, before: String::new() });
+        }
+        let host_end = End { netns: None, link: link.name.clone() };
+        let container_end = self.inside(&container.name);
+        if container.mtu != link.mtu {
+            let end = container_end.clone();
+            steps.push(Step::SetMtu { end, mtu: container.mtu, before: link.mtu });
+        }
+        for (end, link, side) in
+            [(&host_end, link, &self.state.host), (&container_end, container, inside)]
+        {
+            let set = side.addresses.iter().filter(|it| it.link == link.index && it.set);
+            steps.extend(set.map(|it| Step::AddAddress { end: end.clone(), cidr: it.cidr }));
+            if link.up {
+                steps.push(Step::SetUp { end: end.clone() });
+            }
+        }
+        let defaults = inside
+            .routes
+            .iter()
+            .filter(|route| route.destination.is_none() && route.link == container.index);
+        let defaults = defaults.filter_map(|route| route.via);
+        steps.extend(defaults.map(|via| {
+            let end = container_end.clone();
+            Step::AddRoute { end, via, before: None }
+        }));
+        Some(steps)
     }
 
     fn mtu(&self) -> u32 {
@@ -369,11 +303,18 @@ impl<'a> Planner<'a> {
                 self.add(Step::SetUp { end });
             }
         }
+        if !container.is_some_and(|link| link.carrier) {
+            self.add(Step::AwaitCarrier { end: self.container_end() });
+        }
     }
 
     fn plan_routes(&mut self, good: Option<&Link>) -> Result<(), Error> {
         let end = self.container_end();
         let link = good.and_then(|link| self.state.container_end(link)).map(|link| link.index);
+        let own = self.state.own_links();
+        let ends = own.iter().filter_map(|link| self.state.container_end(link));
+        // With a pair that is replaced go its routes.
+        let going: Vec<u32> = ends.map(|end| end.index).filter(|it| Some(*it) != link).collect();
         // A route goes with the address or the link that it needs.
         let lost = self.steps.iter().any(|step| match step {
             Step::DeleteAddress { end: of, .. } | Step::SetUp { end: of } => *of == end,
@@ -382,7 +323,9 @@ impl<'a> Planner<'a> {
         for v4 in [true, false] {
             let inside = self.state.inside.as_ref();
             let routes = inside.into_iter().flat_map(|inside| &inside.routes);
-            let defaults = routes.filter(|route| route.destination.is_none() && route.v4 == v4);
+            let defaults = routes.filter(|route| {
+                route.destination.is_none() && route.v4 == v4 && !going.contains(&route.link)
+            });
             let (ours, strange): (Vec<&Route>, Vec<&Route>) =
                 defaults.partition(|route| Some(route.link) == link);
             let before = ours.first().and_then(|route| route.via);
@@ -418,18 +361,24 @@ impl<'a> Planner<'a> {
 
     fn plan_dns(&mut self) -> Result<Vec<String>, Error> {
         let netns = self.wanted.netns.clone();
-        let text = dns::text(&netns, &self.wanted.resolvers)?;
+        let lines = dns::lines(&self.wanted.resolvers)?;
         let mut notes = vec![];
-        if text.is_none() && self.wanted.resolvers == Resolvers::Host {
+        if lines.is_none() && self.wanted.resolvers == Resolvers::Host {
             notes.push(format!(
                 "the host has no resolver that '{netns}' could reach; --dns ADDRESS names one"
             ));
         }
-        match (text, self.state.dns.clone()) {
-            (Some(text), dns::File::Absent) => {
+        match (lines, self.state.dns.clone()) {
+            (Some(lines), dns::File::Absent) => {
+                let text = dns::text(&netns, &lines)?;
                 self.add(Step::WriteDns { netns, text, before: None });
             }
-            (Some(text), dns::File::Ours(before)) if text != before => {
+            (Some(lines), dns::File::Ours(before)) if lines != dns::body(&before) => {
+                let first = before.split_inclusive('\n').next();
+                let text = first.map_or_else(
+                    || dns::text(&netns, &lines),
+                    |first| Ok(format!("{first}{lines}")),
+                )?;
                 self.add(Step::WriteDns { netns, text, before: Some(before) });
             }
             (Some(_), dns::File::Strange) => {
@@ -476,7 +425,7 @@ fn refuse_clash(
 }
 
 /// The steps that remove all that is ours.
-fn remove(state: &State) -> Plan {
+pub(crate) fn remove(state: &State) -> Plan {
     let netns = state.netns.clone();
     let mut steps = vec![];
     let mut notes = vec![];
@@ -490,7 +439,7 @@ fn remove(state: &State) -> Plan {
             let (link, netns) = (link_name.clone(), netns.clone());
             steps.push(Step::ReleaseForwarding { link, netns, last });
         }
-        steps.push(Step::DeleteLink { link: link_name });
+        steps.push(Step::DeleteLink { link: link_name, restore: None });
     }
     match state.dns.clone() {
         dns::File::Ours(before) => steps.push(Step::DeleteDns { netns: netns.clone(), before }),
@@ -539,7 +488,9 @@ mod tests {
 
     fn link(name: &str, alias: &str, index: u32, peer: Option<u32>) -> Link {
         let (name, alias) = (name.into(), alias.into());
-        Link { index, name, alias, veth: peer.is_some(), peer, up: true, mtu: 1400, mac: None }
+        let veth = peer.is_some();
+        let (up, carrier) = (true, true);
+        Link { index, name, alias, veth, peer, up, carrier, mtu: 1400, mac: None }
     }
 
     fn lines(plan: &Plan) -> Vec<String> {
@@ -561,6 +512,8 @@ mod tests {
             "ip -n demo link set lo up",
             "ip link set veth_host up",
             "ip -n demo link set veth_container up",
+            "timeout 5 sh -c 'until ip -n demo link show veth_container | grep -q LOWER_UP; \
+             do sleep 0.01; done'",
             "ip -n demo route replace default via 192.168.10.1 dev veth_container",
         ];
         assert_eq!(lines(&converge(&wanted, &empty_host(), false).unwrap()), expected);

@@ -45,8 +45,9 @@ pub(crate) enum Step {
     AdoptNetns { netns: String },
     /// Make the pair.
     AddVeth { netns: String, pair: Pair },
-    /// Delete a link of ours that is not as it should be, or is no longer wanted.
-    DeleteLink { link: String },
+    /// Delete a link of ours that is not as it should be, or is no longer wanted. `restore` makes it anew;
+    /// none where the other end is out of sight.
+    DeleteLink { link: String, restore: Option<Vec<Step>> },
     /// Write on the host end whose it is.
     Mark { link: String, mark: Mark, before: String },
     /// Let the host forward.
@@ -61,6 +62,8 @@ pub(crate) enum Step {
     DeleteAddress { end: End, cidr: Cidr },
     /// Set a link up.
     SetUp { end: End },
+    /// Wait until the link has a carrier.
+    AwaitCarrier { end: End },
     /// Lead the default route to `via`.
     AddRoute { end: End, via: IpAddr, before: Option<IpAddr> },
     /// Delete the default route.
@@ -94,7 +97,7 @@ impl fmt::Display for Step {
                 write!(f, "ip -n {netns} link set lo alias '{mark}'")
             }
             Self::AddVeth { netns, pair } => fmt_pair(f, netns, pair),
-            Self::DeleteLink { link } => write!(f, "ip link delete {link}"),
+            Self::DeleteLink { link, .. } => write!(f, "ip link delete {link}"),
             Self::Mark { link, mark, .. } => write!(f, "ip link set {link} alias '{mark}'"),
             Self::Forward { .. } => write!(f, "echo 1 > /proc/sys/net/ipv4/ip_forward"),
             Self::SetMac { end, mac, .. } => {
@@ -111,6 +114,10 @@ impl fmt::Display for Step {
                 write!(f, "{} address delete {cidr} dev {}", end.ip(), end.link)
             }
             Self::SetUp { end } => write!(f, "{} link set {} up", end.ip(), end.link),
+            Self::AwaitCarrier { end } => {
+                let look = format!("{} link show {} | grep -q LOWER_UP", end.ip(), end.link);
+                write!(f, "timeout 5 sh -c 'until {look}; do sleep 0.01; done'")
+            }
             Self::AddRoute { end, via, .. } => {
                 write!(f, "{} route replace default via {via} dev {}", end.ip(), end.link)
             }
@@ -122,7 +129,9 @@ impl fmt::Display for Step {
             }
             Self::DeleteNat { netns, .. } => write!(f, "nft '{}'", nat::delete_text(netns)),
             Self::WriteDns { netns, text, .. } => fmt_dns(f, netns, text),
-            Self::DeleteDns { netns, .. } => write!(f, "rm -r {}", dns::dir(netns).display()),
+            Self::DeleteDns { netns, before } => {
+                write!(f, "{}", dns::delete_text(netns, before))
+            }
             Self::ReleaseForwarding { link, netns, last } => {
                 let off = if *last { "echo 0 > /proc/sys/net/ipv4/ip_forward && " } else { "" };
                 write!(f, "{off}ip link set {link} alias '{}'", Mark::new(netns))
@@ -160,7 +169,7 @@ impl Step {
             Self::AddVeth { pair, .. } => {
                 format!("veth pair '{}' and '{}' is missing", pair.host_link, pair.container_link)
             }
-            Self::DeleteLink { link } => format!("interface '{link}' is not wanted as it is"),
+            Self::DeleteLink { link, .. } => format!("interface '{link}' is not wanted as it is"),
             Self::Mark { link, mark, .. } => format!("interface '{link}' lacks the mark '{mark}'"),
             Self::Forward { .. } => "the host does not forward".into(),
             Self::SetMac { end, mac, before } => {
@@ -176,6 +185,7 @@ impl Step {
                 format!("address {cidr} is not wanted on interface {end}")
             }
             Self::SetUp { end } => format!("interface {end} is down"),
+            Self::AwaitCarrier { end } => format!("interface {end} has no carrier"),
             Self::AddRoute { via, .. } => format!("default route via {via} is missing"),
             Self::DeleteRoute { via, .. } => format!("default route via {via} is not wanted"),
             Self::ReplaceNat { netns, .. } => {

@@ -99,7 +99,7 @@ fn gateways(network: &Network, host: &[Cidr], container: &[Cidr]) -> Result<Vec<
     if network.no_default_route {
         return Ok(vec![]);
     }
-    if let Some(given) = network.gateway {
+    for &given in &network.gateway {
         let mut subnets = container.iter();
         if !subnets.any(|cidr| cidr.contains(given) && cidr.ip != given) {
             return Err(Error::usage(format!(
@@ -107,8 +107,14 @@ fn gateways(network: &Network, host: &[Cidr], container: &[Cidr]) -> Result<Vec<
             )));
         }
     }
+    for v4 in [true, false] {
+        let mut given = network.gateway.iter().filter(|ip| ip.is_ipv4() == v4);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return Err(Error::usage(format!("gateway {first} and {second} are one too many")));
+        }
+    }
     let first = |v4: bool| {
-        let given = network.gateway.filter(|ip| ip.is_ipv4() == v4);
+        let given = network.gateway.iter().find(|ip| ip.is_ipv4() == v4).copied();
         let mut reached = host
             .iter()
             .map(|cidr| cidr.ip)
@@ -118,17 +124,24 @@ fn gateways(network: &Network, host: &[Cidr], container: &[Cidr]) -> Result<Vec<
     Ok([first(true), first(false)].into_iter().flatten().collect())
 }
 
-fn resolvers(given: &str) -> Result<Resolvers, Error> {
+fn resolvers(given: &[String]) -> Result<Resolvers, Error> {
     match given {
-        "host" => Ok(Resolvers::Host),
-        "none" => Ok(Resolvers::None),
-        ip => match ip.parse::<IpAddr>() {
-            Ok(ip) if ip.is_loopback() => Err(Error::usage(format!(
-                "resolver {ip} is on loopback, which is another one in the namespace"
-            ))),
-            Ok(ip) => Ok(Resolvers::Given(ip)),
-            Err(_) => Err(Error::usage(format!("'{ip}' is not 'host', 'none' or an IP address"))),
-        },
+        [one] if one == "host" => Ok(Resolvers::Host),
+        [one] if one == "none" => Ok(Resolvers::None),
+        ips => ips.iter().map(|ip| resolver(ip)).collect::<Result<_, _>>().map(Resolvers::Given),
+    }
+}
+
+fn resolver(text: &str) -> Result<IpAddr, Error> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip.is_loopback() => Err(Error::usage(format!(
+            "resolver {ip} is on loopback, which is another one in the namespace"
+        ))),
+        Ok(ip) => Ok(ip),
+        Err(_) if matches!(text, "host" | "none") => {
+            Err(Error::usage(format!("resolver '{text}' goes with no other")))
+        }
+        Err(_) => Err(Error::usage(format!("'{text}' is not 'host', 'none' or an IP address"))),
     }
 }
 
