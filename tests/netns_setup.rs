@@ -648,3 +648,81 @@ fn json_that_describes_no_network_is_refused() {
     assert!(both.stderr.contains("cannot be used with"), "{both:?}");
     assert_eq!(feed(r#"{"name":"demo"}"#), done("/run/netns/demo\n"));
 }
+
+#[test]
+fn exec_runs_a_command_inside_and_passes_its_status_on() {
+    need!(root());
+    let host = host();
+    up(&host, &["--dns", "203.0.113.53", "demo"]).success();
+    let exec =
+        |command: &[&str]| host.run("netns-setup", &[&["exec", "demo", "--"], command].concat());
+    assert_eq!(exec(&["sh", "-c", "echo out; echo err >&2; exit 42"]), {
+        Outcome { code: 42, stdout: "out\n".into(), stderr: "err\n".into() }
+    });
+    let resolver = "# netns-setup:demo first\nnameserver 203.0.113.53\n";
+    assert_eq!(exec(&["cat", "/etc/resolv.conf"]), done(resolver));
+    assert_eq!(exec(&["ls", "/sys/class/net"]), done("lo\nveth_container\n"));
+    assert_eq!(exec(&["ls", "/sys/fs/cgroup"]), host.sh("ls /sys/fs/cgroup"));
+    // Nothing of that is seen outside, and signals come through as they were.
+    assert_eq!(host.sh("cat /etc/resolv.conf").stdout, "nameserver 192.0.2.53\n");
+    assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).code, 143);
+    assert_eq!(exec(&["sh", "-c", "kill -PIPE $$"]).code, 141);
+}
+
+#[test]
+fn exec_tells_its_own_failures_from_the_commands() {
+    need!(root());
+    let host = host();
+    up(&host, &["demo"]).success();
+    host.sh("mkdir /run/data; touch /run/data/plain").success();
+    for (args, code, stderr) in [
+        (&["demo", "--", "false"][..], 1, ""),
+        (
+            &["none", "--", "true"],
+            125,
+            "network namespace 'none' does not exist\n  hint: 'netns-setup up none' makes it\n",
+        ),
+        (&["demo", "/nosuch"], 127, "cannot run '/nosuch': No such file or directory (ENOENT)\n"),
+        (
+            &["demo", "/run/data/plain"],
+            126,
+            "cannot run '/run/data/plain': Permission denied (EACCES)\n",
+        ),
+        (
+            &["a/b", "true"],
+            125,
+            "network namespace name 'a/b' has a '/'; letters, digits, '.', '_' and '-' are allowed\n",
+        ),
+    ] {
+        let stderr =
+            if stderr.is_empty() { String::new() } else { format!("netns-setup: {stderr}") };
+        assert_eq!(host.run("netns-setup", &[&["exec"], args].concat()), refused(code, &stderr));
+    }
+    assert_eq!(host.run("netns-setup", &["exec", "demo"]).code, 125);
+    assert_eq!(host.run("netns-setup", &["exec", "--bogus"]).code, 125);
+}
+
+#[test]
+fn gc_removes_what_has_no_namespace_and_nothing_else() {
+    need!(root() && installed("nft"));
+    let host = host();
+    up(&host, &second_network("alive")).success();
+    let before = everything(&host);
+    up(&host, &["--nat", "dead"]).success();
+    host.sh("ip netns delete dead; touch /run/netns/stale; while ip link show veth_host; do sleep 0.01; done")
+        .success();
+    host.sh("echo mine > /run/netns/file; mkdir /etc/netns/other").success();
+    let dry = host.run("netns-setup", &["gc", "--dry-run"]).success().stdout;
+    let expected = "\
+nft 'table ip netns-setup-dead; delete table ip netns-setup-dead'
+rm -f /etc/netns/dead/resolv.conf && rmdir --ignore-fail-on-non-empty /etc/netns/dead && \
+rmdir --ignore-fail-on-non-empty /etc/netns
+rm /run/netns/stale
+";
+    assert_eq!(dry, expected);
+    assert_eq!(host.run("netns-setup", &["gc"]), done("dead\nstale\n"));
+    assert_eq!(host.run("netns-setup", &["gc"]), done(""));
+    host.sh("rm /run/netns/file; rmdir /etc/netns/other").success();
+    // Whoever is the last to go restores forwarding, and 'dead' has taken its mark along.
+    assert_eq!(everything(&host), before);
+}

@@ -76,7 +76,7 @@ fn wanted(network: &Network) -> Result<Wanted, Error> {
 }
 
 /// Before a change: may we, and are we alone?
-fn begin(trial: &Trial, name: &str) -> Result<Option<NameLock>, Error> {
+pub(crate) fn begin(trial: &Trial, name: &str) -> Result<Option<NameLock>, Error> {
     if trial.dry_run {
         return Ok(None);
     }
@@ -111,7 +111,7 @@ fn nothing_to_do(trial: &Trial, steps: &[Step]) {
 }
 
 /// Remove all that can be removed, and name the rest.
-fn take_all(plan: &Plan, host: &mut Host) -> Result<(), Error> {
+pub(crate) fn take_all(plan: &Plan, host: &mut Host) -> Result<(), Error> {
     plan.notes.iter().for_each(|note| error::note(note));
     let mut failed = steps::run_all(&plan.steps, host).into_iter();
     let Some((step, error)) = failed.next() else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use crate::error;
 use clap::{Args, Parser, Subcommand};
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 /// Make a named network namespace and the veth pair that leads to it
 ///
@@ -30,6 +30,17 @@ pub(crate) enum Verb {
     /// Prints one line for each difference; exits with 0 when there is none, with
     /// 1 when there is one.
     Check(Network),
+    /// Run COMMAND in the namespace NAME
+    ///
+    /// Like 'ip netns exec': with a /sys that shows the namespace's links, and with
+    /// the files of /etc/netns/NAME in place of those in /etc.
+    #[command(after_help = EXEC_STATUS)]
+    Exec(Exec),
+    /// Remove what is left of networks whose namespace is gone, and print their names
+    ///
+    /// That is: names in /run/netns with nothing behind them, links, rules and files
+    /// of ours.
+    Gc(Gc),
 }
 
 /// The options of `up`.
@@ -149,6 +160,24 @@ pub(crate) struct Down {
     pub(crate) name: String,
 }
 
+/// The options of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Name of the network namespace
+    pub(crate) name: String,
+
+    /// Command to run there, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// The options of `gc`.
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
 /// The options of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -165,17 +194,23 @@ pub(crate) struct Status {
     pub(crate) name: String,
 }
 
+const EXEC_STATUS: &str = "\
+Exit status: COMMAND's own; 125 if netns-setup failed, 126 if COMMAND cannot be
+run, 127 if it is not found.";
+
 const DEFAULT_NAME: &str = "container_network_ns";
 
 const AFTER_HELP: &str = "\
 Exit status: 0 done, or nothing to do; 1 failed and nothing is left of it, or
 'check' found a difference; 2 wrong usage; 3 failed and something is left
-behind, which is named.
+behind, which is named. 'exec': COMMAND's own; 125 if netns-setup failed, 126 if
+COMMAND cannot be run, 127 if it is not found.
 
 Example: ns-spawn --netns \"$(netns-setup up --nat)\" --root rootfs";
 
 impl Cli {
     pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|err| error::usage(&err))
+        let runs_command = std::env::args_os().nth(1).is_some_and(|verb| verb == "exec");
+        Self::try_parse().map_err(|err| error::usage(&err, runs_command))
     }
 }

@@ -68,6 +68,19 @@ pub(crate) fn look(netns: &str) -> Result<File, Error> {
     }
 }
 
+/// The names for which there is a file of ours, or what a killed run left of one.
+pub(crate) fn list() -> Result<Vec<String>, Error> {
+    let mut names = vec![];
+    for entry in netns::entries(DIR)? {
+        let name = entry.strip_prefix('.').and_then(|name| name.strip_suffix(".netns-setup"));
+        let name = name.unwrap_or(&entry);
+        if matches!(look(name)?, File::Ours(_)) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// The lines that the file shall have. None where all of the host's resolvers are on loopback: the
 /// namespace has a loopback of its own, on which nobody listens.
 pub(crate) fn lines(wanted: &Resolvers) -> Result<Option<String>, Error> {

@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 use std::{
+    ffi::OsStr,
     fmt,
     io::{self, Write as _},
     process::ExitCode,
@@ -13,6 +14,13 @@ pub(crate) const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// Failed, and something is left behind.
 const LEFT: u8 = 3;
+
+/// `exec` itself failed: 1 to 3 may be the command's own. As in env(1), nice(1) and chroot(1).
+const EXEC_FAILED: u8 = 125;
+/// The command was found and cannot be executed.
+const CANNOT_EXECUTE: u8 = 126;
+/// The command was not found.
+const NOT_FOUND: u8 = 127;
 
 /// One failure: what was attempted, why it was refused, what was undone, what is left, what may help.
 #[derive(Debug)]
@@ -41,6 +49,19 @@ impl Error {
     /// A refusal of what was asked for: it cannot be, whatever the host looks like.
     pub(crate) fn usage(attempt: impl Into<String>) -> Self {
         Self { code: USAGE, ..Self::new(attempt) }
+    }
+
+    /// A command that cannot be run.
+    pub(crate) fn command(program: &OsStr, cause: io::Error) -> Self {
+        let not_found = cause.kind() == io::ErrorKind::NotFound;
+        let code = if not_found { NOT_FOUND } else { CANNOT_EXECUTE };
+        let attempt = format!("cannot run '{}'", program.display());
+        Self { cause: Some(cause), code, ..Self::new(attempt) }
+    }
+
+    /// A failure of `exec`, before there was a command whose status could be passed on.
+    pub(crate) fn before_command(self) -> Self {
+        Self { code: EXEC_FAILED, ..self }
     }
 
     /// Say how many changes were taken back.
@@ -78,14 +99,14 @@ impl Error {
 }
 
 /// Clap's text under our name: among four tools, a bare "error:" does not say whose it is.
-pub(crate) fn usage(err: &clap::Error) -> ExitCode {
+pub(crate) fn usage(err: &clap::Error, runs_command: bool) -> ExitCode {
     if !err.use_stderr() {
         drop(err.print()); // --help or --version
         return ExitCode::SUCCESS;
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "netns-setup: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(USAGE)
+    ExitCode::from(if runs_command { EXEC_FAILED } else { USAGE })
 }
 
 /// Tell something that is no failure.

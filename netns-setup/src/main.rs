@@ -7,7 +7,9 @@ mod cli;
 mod dns;
 mod document;
 mod error;
+mod exec;
 mod forwarding;
+mod gc;
 mod kernel;
 mod mark;
 mod nat;
@@ -39,5 +41,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
         Verb::Down(down) => act::down(down),
         Verb::Status(which) => status::print(which),
         Verb::Check(network) => act::check(network),
+        Verb::Exec(exec) => exec::exec(exec),
+        Verb::Gc(gc) => gc::collect(gc),
     }
 }

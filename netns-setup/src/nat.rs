@@ -51,6 +51,13 @@ pub(crate) fn look(netns: &str) -> Result<Option<Vec<String>>, Error> {
     Ok(Some(rules.map(Into::into).collect()))
 }
 
+/// The names for which there is a table of ours; none without nft.
+pub(crate) fn list() -> Result<Vec<String>, Error> {
+    let tables = nft(&["list", "tables", "ip"])?.unwrap_or_default();
+    let name = |line: &str| Some(line.trim().strip_prefix("table ip netns-setup-")?.to_owned());
+    Ok(tables.lines().filter_map(name).collect())
+}
+
 /// Refuse early where nft is missing.
 pub(crate) fn need() -> Result<(), Error> {
     match nft(&["--version"])? {

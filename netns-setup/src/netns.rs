@@ -33,6 +33,11 @@ const NSFS: FsType = FsType(0x6e73_6673);
 
 const NEEDS: &str = "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN";
 
+/// Say what is needed where it is missing.
+pub(crate) fn needs(err: Error) -> Error {
+    err.hint_on(Errno::EPERM, NEEDS)
+}
+
 /// What the name stands for.
 #[derive(Debug)]
 pub(crate) enum Named {
@@ -93,9 +98,7 @@ pub(crate) fn add(name: &str) -> Result<OwnedFd, Error> {
 
 fn make(name: &str, path: &Path) -> Result<OwnedFd, Error> {
     let attempt = || format!("cannot create network namespace '{name}'");
-    unshare(CloneFlags::CLONE_NEWNET)
-        .attempt(attempt)
-        .map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?;
+    unshare(CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
     Netlink::open()?.set_alias("lo", &Mark::new(name).to_string())?;
     let own = "/proc/thread-self/ns/net";
     mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(attempt)?;
@@ -108,7 +111,7 @@ pub(crate) fn delete(name: &str) -> Result<(), Error> {
     let attempt = || format!("cannot delete network namespace '{name}'");
     match umount2(&path, MntFlags::MNT_DETACH) {
         Err(Errno::EINVAL | Errno::ENOENT) => {} // a stale file, or nothing
-        done => done.attempt(attempt).map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?,
+        done => done.attempt(attempt).map_err(needs)?,
     }
     match fs::remove_file(&path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => {}
@@ -163,9 +166,7 @@ pub(crate) fn add_stale(name: &str) -> Result<(), Error> {
 pub(crate) fn netlink(name: &str, netns: &OwnedFd) -> Result<Netlink, Error> {
     let attempt = || format!("cannot enter network namespace '{name}'");
     let enter = || {
-        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
-            .attempt(attempt)
-            .map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?;
+        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
         Netlink::open()
     };
     thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| Err(Error::new(attempt())))
@@ -197,7 +198,7 @@ fn prepare_dir() -> Result<Option<Flock<fs::File>>, Error> {
             mount(Some(DIR), DIR, None::<&str>, bind, None::<&str>).attempt(attempt)?;
             shared().attempt(attempt)?;
         }
-        done => done.attempt(attempt).map_err(|err| err.hint_on(Errno::EPERM, NEEDS))?,
+        done => done.attempt(attempt).map_err(needs)?,
     }
     Ok(lock)
 }

@@ -1,0 +1,57 @@
+//! `gc`: remove what is ours and has no namespace any more.
+
+use crate::{
+    act::{begin, take_all},
+    address::netns_name,
+    cli, dns,
+    error::{self, Error},
+    kernel::Host,
+    mark::Mark,
+    nat,
+    netlink::Netlink,
+    netns::{self, Named},
+    plan::{Plan, remove},
+};
+use std::{collections::BTreeSet, process::ExitCode};
+
+/// Remove it, and print the names that it was for.
+pub(crate) fn collect(gc: &cli::Gc) -> Result<ExitCode, Error> {
+    let mut done = vec![];
+    for name in dead()? {
+        let _lock = begin(&gc.trial, &name)?;
+        let mut host = Host::open(&name, gc.trial.verbose)?;
+        let state = host.state(|_| true)?;
+        // Somebody may have made it while we waited for the lock.
+        if state.inside.is_some() {
+            continue;
+        }
+        let plan: Plan = remove(&state);
+        if plan.steps.is_empty() {
+            continue;
+        }
+        if gc.trial.dry_run {
+            error::result(&error::lines(&plan.steps))?;
+        } else {
+            take_all(&plan, &mut host)?;
+            done.push(name);
+        }
+    }
+    if gc.trial.verbose && done.is_empty() {
+        error::note("nothing to do");
+    }
+    error::result(&error::lines(done))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The names that stand on something of ours, or on nothing, but on no namespace.
+fn dead() -> Result<BTreeSet<String>, Error> {
+    let mut names: BTreeSet<String> = netns::list()?.into_iter().collect();
+    let links = Netlink::open()?.links()?;
+    names.extend(links.iter().filter_map(|link| Mark::read(&link.alias)).map(|mark| mark.netns));
+    names.extend(nat::list()?);
+    names.extend(dns::list()?);
+    names.retain(|name| {
+        netns_name(name).is_ok() && matches!(netns::look(name), Ok(Named::Absent | Named::Stale))
+    });
+    Ok(names)
+}
