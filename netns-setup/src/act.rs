@@ -9,7 +9,7 @@ use crate::{
     kernel::Host,
     nat,
     netns::{self, NameLock},
-    plan::{Plan, asks_nft, converge, remove},
+    plan::{Plan, asks, converge, leftovers, remove},
     signals,
     steps::{self, Step},
     wanted::Wanted,
@@ -22,10 +22,7 @@ pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
     let wanted = wanted(&up.network)?;
     let _lock = begin(&up.trial, &wanted.netns)?;
     let mut host = Host::open(&wanted.netns, up.trial.verbose)?;
-    let plan = converge(&wanted, &host.state(|state| asks_nft(&wanted, state))?, up.force)?;
-    if plan.steps.iter().any(|step| matches!(step, Step::ReplaceNat { .. })) {
-        nat::need()?;
-    }
+    let plan = converge(&wanted, &host.state(|state| asks(&wanted, state))?, up.force)?;
     if up.trial.dry_run {
         return print(&plan.steps);
     }
@@ -35,7 +32,7 @@ pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
     })?;
     plan.notes.iter().for_each(|note| error::note(note));
     if up.json {
-        let document = Document::new(&host.state(|state| asks_nft(&wanted, state))?)?;
+        let document = Document::new(&host.state(|state| asks(&wanted, state))?)?;
         let document = Document { changed: Some(!plan.steps.is_empty()), ..document };
         error::result(&(document.json()? + "\n"))?;
     } else {
@@ -49,7 +46,7 @@ pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
     let name = netns_name(&down.name)?;
     let _lock = begin(&down.trial, &name)?;
     let mut host = Host::open(&name, down.trial.verbose)?;
-    let plan = remove(&host.state(|_| true)?);
+    let plan = remove(&host.state(leftovers)?);
     if down.trial.dry_run {
         return print(&plan.steps);
     }
@@ -62,7 +59,7 @@ pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
 pub(crate) fn check(network: &Network) -> Result<ExitCode, Error> {
     let wanted = wanted(network)?;
     let host = Host::open(&wanted.netns, false)?;
-    let plan = converge(&wanted, &host.state(|state| asks_nft(&wanted, state))?, true)?;
+    let plan = converge(&wanted, &host.state(|state| asks(&wanted, state))?, true)?;
     error::result(&error::lines(plan.steps.iter().map(Step::difference)))?;
     Ok(if plan.steps.is_empty() { ExitCode::SUCCESS } else { error::FAILED.into() })
 }
@@ -125,6 +122,9 @@ fn not_undone(step: &Step) -> String {
         Step::DeleteLink { link, .. } => format!("interface '{link}' is gone"),
         Step::DeleteDns { netns, .. } => format!("'{}' is gone", dns::path(netns).display()),
         Step::DeleteNat { netns, .. } => format!("nft table '{}' is gone", nat::table(netns)),
+        Step::SetAccept { netns, before, .. } if !before.is_empty() => {
+            format!("iptables rules of '{netns}' are gone")
+        }
         Step::RemoveStale { netns } => format!("'{}' is gone", netns::path(netns).display()),
         other => left_behind(other),
     }
@@ -144,6 +144,7 @@ fn left_behind(step: &Step) -> String {
         Step::ReplaceNat { netns, .. } | Step::DeleteNat { netns, .. } => {
             format!("nft table '{}'", nat::table(netns))
         }
+        Step::SetAccept { netns, .. } => format!("iptables rules of '{netns}'"),
         Step::WriteDns { netns, .. } | Step::DeleteDns { netns, .. } => {
             format!("'{}'", dns::path(netns).display())
         }

@@ -106,6 +106,15 @@ pub(crate) struct Network {
     #[arg(long)]
     pub(crate) nat: bool,
 
+    /// Lead a port of the host to one of the container (repeat for more; IPv4)
+    #[arg(long, value_name = "[IP:]HOST:CONTAINER[/udp]")]
+    pub(crate) publish: Vec<String>,
+
+    /// Let the traffic through iptables' FORWARD chain where its policy is DROP, as
+    /// Docker sets it: by rules in DOCKER-USER, else in FORWARD
+    #[arg(long)]
+    pub(crate) forward_accept: bool,
+
     /// Resolver for /etc/netns/NAME/resolv.conf: an address (repeat for more),
     /// 'host' for the host's own (loopback ones left out), or 'none'
     #[arg(long, value_name = "host|none|ADDRESS", default_value = "host")]
@@ -122,7 +131,7 @@ pub(crate) struct Network {
 }
 
 /// What is in the JSON that `--from` reads.
-const DESCRIBED: [&str; 12] = [
+const DESCRIBED: [&str; 14] = [
     "host_link",
     "container_link",
     "host_addr",
@@ -133,6 +142,8 @@ const DESCRIBED: [&str; 12] = [
     "host_mac",
     "container_mac",
     "nat",
+    "publish",
+    "forward_accept",
     "dns",
     "name",
 ];

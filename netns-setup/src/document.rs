@@ -20,6 +20,7 @@ use std::{
 /// (the path, numbers, what is up, what was changed) is a fact and no wish, and makes no difference.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "as JSON has them")]
 pub(crate) struct Document {
     pub(crate) name: Option<String>,
     pub(crate) netns: Option<PathBuf>,
@@ -30,6 +31,8 @@ pub(crate) struct Document {
     pub(crate) default_routes: Option<Vec<IpAddr>>,
     pub(crate) forwarding: bool,
     pub(crate) nat: bool,
+    pub(crate) publish: Option<Vec<String>>,
+    pub(crate) forward_accept: bool,
     /// `host`, `none`, or addresses; null for a file that is not ours.
     pub(crate) dns: Option<Vec<String>>,
     /// Only from `up`: whether it had anything to do.
@@ -64,7 +67,9 @@ impl Document {
             container_end: container_end.map(|link| end(&inside, link)),
             default_routes: Some(defaults.filter_map(|route| route.via).collect()),
             forwarding: state.forwarding,
-            nat: state.nat.is_some(),
+            nat: state.nat.masquerades(),
+            publish: Some(state.nat.published()),
+            forward_accept: state.firewall.as_ref().is_some_and(|it| !it.ours.is_empty()),
             dns: resolvers(&state.dns)?,
             changed: None,
         })
@@ -103,6 +108,8 @@ impl Document {
         network.no_default_route = self.default_routes.as_ref().is_some_and(Vec::is_empty);
         network.gateway = self.default_routes.unwrap_or_default();
         network.nat = self.nat;
+        network.publish = self.publish.unwrap_or_default();
+        network.forward_accept = self.forward_accept;
         network.dns = self.dns.unwrap_or(network.dns);
         network
     }

@@ -5,7 +5,8 @@ use crate::{
     address::netns_name,
     cli, dns,
     error::{self, Error},
-    kernel::Host,
+    firewall,
+    kernel::{Asks, Host},
     mark::Mark,
     nat,
     netlink::Netlink,
@@ -20,7 +21,7 @@ pub(crate) fn collect(gc: &cli::Gc) -> Result<ExitCode, Error> {
     for name in dead()? {
         let _lock = begin(&gc.trial, &name)?;
         let mut host = Host::open(&name, gc.trial.verbose)?;
-        let state = host.state(|_| true)?;
+        let state = host.state(Asks::all)?;
         // Somebody may have made it while we waited for the lock.
         if state.inside.is_some() {
             continue;
@@ -48,7 +49,8 @@ fn dead() -> Result<BTreeSet<String>, Error> {
     let mut names: BTreeSet<String> = netns::list()?.into_iter().collect();
     let links = Netlink::open()?.links()?;
     names.extend(links.iter().filter_map(|link| Mark::read(&link.alias)).map(|mark| mark.netns));
-    names.extend(nat::list()?);
+    names.extend(nat::list()?.into_iter().flatten());
+    names.extend(firewall::list()?);
     names.extend(dns::list()?);
     names.retain(|name| {
         netns_name(name).is_ok() && matches!(netns::look(name), Ok(Named::Absent | Named::Stale))

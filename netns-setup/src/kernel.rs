@@ -3,9 +3,10 @@
 use crate::{
     dns,
     error::Error,
+    firewall::{self, Firewall},
     forwarding,
     mark::Mark,
-    nat,
+    nat::{self, Table},
     netlink::Netlink,
     netns::{self, Named},
     state::{Side, State},
@@ -13,6 +14,20 @@ use crate::{
 };
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
+
+/// What has to be asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asks {
+    pub(crate) nft: bool,
+    pub(crate) iptables: bool,
+}
+
+impl Asks {
+    /// Both.
+    pub(crate) fn all(_: &State) -> Self {
+        Self { nft: true, iptables: true }
+    }
+}
 
 /// The host, and the namespace `name` in it.
 pub(crate) struct Host {
@@ -39,8 +54,8 @@ impl Host {
         Ok(Self { name: name.into(), verbose, netlink, stale, netns, inside, undoing: false })
     }
 
-    /// Read what there is; nft, which takes a process, only where `nat` says so.
-    pub(crate) fn state(&self, nat: impl FnOnce(&State) -> bool) -> Result<State, Error> {
+    /// Read what there is; nft and iptables, which take a process each, only where `asks` says so.
+    pub(crate) fn state(&self, asks: impl FnOnce(&State) -> Asks) -> Result<State, Error> {
         // Links and forwarding are read together: see forwarding::release.
         let lock = netns::lock_dir()?;
         let mut state = State {
@@ -49,12 +64,17 @@ impl Host {
             host: read(&self.netlink)?,
             inside: self.inside.as_ref().map(read).transpose()?,
             forwarding: forwarding::is_on()?,
-            nat: None,
+            nat: Table::Unknown,
+            firewall: None,
             dns: dns::look(&self.name)?,
         };
         drop(lock);
-        if nat(&state) {
+        let Asks { nft, iptables } = asks(&state);
+        if nft {
             state.nat = nat::look(&self.name)?;
+        }
+        if iptables {
+            state.firewall = Firewall::look(&self.name)?;
         }
         Ok(state)
     }
@@ -143,6 +163,7 @@ impl Kernel for Host {
             }
             Step::ReplaceNat { netns, rules, .. } => nat::run(&nat::replace_text(netns, rules)),
             Step::DeleteNat { netns, .. } => nat::run(&nat::delete_text(netns)),
+            Step::SetAccept { rules, before, .. } => firewall::replace(before, rules),
             Step::WriteDns { netns, text, .. } => dns::write(netns, text),
             Step::DeleteDns { netns, .. } => dns::delete(netns),
         }
@@ -182,6 +203,7 @@ impl Kernel for Host {
                 nat::run(&nat::replace_text(netns, rules))
             }
             Step::ReplaceNat { netns, before: None, .. } => nat::run(&nat::delete_text(netns)),
+            Step::SetAccept { rules, before, .. } => firewall::replace(rules, before),
             Step::WriteDns { netns, before: Some(text), .. }
             | Step::DeleteDns { netns, before: text } => dns::write(netns, text),
             Step::WriteDns { netns, before: None, .. } => dns::delete(netns),

@@ -6,9 +6,11 @@ const PREFIX: &str = "netns-setup:";
 const ADOPTED: &str = "adopted";
 const FORWARDING: &str = "forwarding-was=0";
 const NAT: &str = "nat";
+const ACCEPT: &str = "forward-accept";
 
 /// What is written on the host end, and on `lo` in the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one word of the line")]
 pub(crate) struct Mark {
     /// The name of the network namespace that the link belongs to.
     pub(crate) netns: String,
@@ -18,6 +20,8 @@ pub(crate) struct Mark {
     pub(crate) forwarding_was_off: bool,
     /// On the host end: there is an nft table.
     pub(crate) nat: bool,
+    /// On the host end: there are rules in the host's firewall.
+    pub(crate) accept: bool,
 }
 
 impl Mark {
@@ -35,6 +39,7 @@ impl Mark {
                 ADOPTED => mark.adopted = true,
                 FORWARDING => mark.forwarding_was_off = true,
                 NAT => mark.nat = true,
+                ACCEPT => mark.accept = true,
                 _ => return None,
             }
         }
@@ -45,8 +50,12 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PREFIX}{}", self.netns)?;
-        let words =
-            [(self.adopted, ADOPTED), (self.forwarding_was_off, FORWARDING), (self.nat, NAT)];
+        let words = [
+            (self.adopted, ADOPTED),
+            (self.forwarding_was_off, FORWARDING),
+            (self.nat, NAT),
+            (self.accept, ACCEPT),
+        ];
         words.iter().filter(|(said, _)| *said).try_for_each(|(_, word)| write!(f, " {word}"))
     }
 }
@@ -57,12 +66,13 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        for bits in 0..8 {
+        for bits in 0..16 {
             let mark = Mark {
                 netns: "demo".into(),
                 adopted: bits & 1 != 0,
                 forwarding_was_off: bits & 2 != 0,
                 nat: bits & 4 != 0,
+                accept: bits & 8 != 0,
             };
             assert_eq!(Mark::read(&mark.to_string()), Some(mark));
         }

@@ -38,7 +38,7 @@ pub(crate) struct Link {
     /// One end of a veth pair.
     pub(crate) veth: bool,
     pub(crate) up: bool,
-    /// Both ends of a pair have one as soon as both are up.
+    /// It is up and its peer too, and the kernel has noticed: before, what is sent is dropped.
     pub(crate) carrier: bool,
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
@@ -154,6 +154,10 @@ impl Netlink {
     }
 
     /// Wait until `link` has a carrier, five seconds at most.
+    ///
+    /// The end of a pair that was set up first gets it from a kernel thread, which may take its time (up
+    /// to a second where both ends have the same index); from Linux 6.10 on, asking for that one link
+    /// makes it do so now.
     pub(crate) fn await_carrier(&self, link: &str) -> Result<(), Error> {
         let attempt = || format!("cannot look at interface '{link}'");
         let start = Instant::now();
@@ -281,7 +285,7 @@ impl Netlink {
 
 fn read_link(message: &LinkMessage) -> Link {
     let up = message.header.flags.contains(LinkFlags::Up);
-    let carrier = message.header.flags.contains(LinkFlags::LowerUp);
+    let carrier = message.header.flags.contains(LinkFlags::Running);
     let mut link = Link { index: message.header.index, up, carrier, ..Link::default() };
     for attribute in &message.attributes {
         match attribute {

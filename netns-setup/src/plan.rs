@@ -4,8 +4,10 @@ use crate::{
     address::{Cidr, Mac},
     dns::{self, Resolvers},
     error::Error,
+    firewall,
+    kernel::Asks,
     mark::Mark,
-    nat,
+    nat::{self, Rule},
     netlink::{Link, Pair, Route},
     state::{Side, State},
     steps::{End, Step},
@@ -22,10 +24,34 @@ pub(crate) struct Plan {
     pub(crate) notes: Vec<String>,
 }
 
-/// Whether nft has to be asked: its process costs more than all the rest.
-pub(crate) fn asks_nft(wanted: &Wanted, state: &State) -> bool {
-    let marked = |link: &&Link| state.mark(link).is_some_and(|mark| mark.nat);
-    wanted.nat || state.own_links().iter().any(marked)
+/// What `up` has to ask: a process of nft or iptables costs more than all the rest.
+pub(crate) fn asks(wanted: &Wanted, state: &State) -> Asks {
+    let Asks { nft, iptables } = leftovers(state);
+    let known = state.stale || state.netns_mark().is_some() || state.dns != dns::File::Absent;
+    let lost = known && state.own_links().is_empty();
+    let table = wants_table(wanted);
+    let marked = |is: fn(&Mark) -> bool| says(state, is);
+    Asks {
+        nft: table || lost && nft || marked(|mark| mark.nat),
+        iptables: table || wanted.forward_accept || lost && iptables || marked(|mark| mark.accept),
+    }
+}
+
+/// What `down` has to ask. The mark on the link says what there is; where that is gone all may be.
+pub(crate) fn leftovers(state: &State) -> Asks {
+    let lost = state.own_links().is_empty();
+    Asks {
+        nft: lost || says(state, |mark| mark.nat),
+        iptables: lost || says(state, |mark| mark.accept),
+    }
+}
+
+fn says(state: &State, what: fn(&Mark) -> bool) -> bool {
+    state.own_links().iter().filter_map(|link| state.mark(link)).any(|mark| what(&mark))
+}
+
+fn wants_table(wanted: &Wanted) -> bool {
+    wanted.nat || !wanted.publish.is_empty()
 }
 
 /// The steps from `state` to what is `wanted`.
@@ -35,6 +61,7 @@ pub(crate) fn converge(wanted: &Wanted, state: &State, force: bool) -> Result<Pl
     if !force {
         planner.refuse_clashes()?;
     }
+    planner.refuse_firewall()?;
     planner.plan_netns()?;
     let good = planner.plan_pair();
     planner.plan_marks(good);
@@ -111,6 +138,30 @@ impl<'a> Planner<'a> {
         let ours = |index: u32| ends.iter().any(|link| link.index == index);
         let place = format!("network namespace '{}'", self.wanted.netns);
         refuse_clash(inside, &self.wanted.container_addresses, ours, &place)
+    }
+
+    /// Refuse what would be made and yet not work: without nft, and under a firewall that drops.
+    fn refuse_firewall(&self) -> Result<(), Error> {
+        let wanted = self.wanted;
+        if wants_table(wanted) && self.state.nat == nat::Table::Unknown {
+            return Err(nat::missing());
+        }
+        let Some(firewall) = &self.state.firewall else {
+            return if wanted.forward_accept { Err(firewall::missing()) } else { Ok(()) };
+        };
+        let link = wanted.router();
+        if !wants_table(wanted)
+            || wanted.forward_accept
+            || !firewall.drops
+            || firewall.accepts(link)
+        {
+            return Ok(());
+        }
+        let chain = firewall.chain();
+        Err(Error::new(format!(
+            "cannot forward for '{link}': the policy of iptables' chain FORWARD is DROP"
+        ))
+        .hint(format!("--forward-accept adds rules for '{link}' to {chain}")))
     }
 
     fn plan_netns(&mut self) -> Result<(), Error> {
@@ -237,13 +288,18 @@ impl<'a> Planner<'a> {
             netns: netns.clone(),
             adopted: false,
             forwarding_was_off: forward && was_off,
-            nat: self.wanted.nat,
+            nat: wants_table(self.wanted),
+            accept: self.wanted.forward_accept,
         };
         let before = good.map_or(String::new(), |link| link.alias.clone());
         let old = Mark::read(&before).unwrap_or_default();
-        if let Some(rules) = self.state.nat.clone().filter(|_| !mark.nat) {
-            // Before the mark that remembers the table goes.
-            self.add(Step::DeleteNat { netns, before: rules });
+        // Before the mark that remembers them goes.
+        if let Some(rules) = self.state.nat.rules().cloned().filter(|_| !mark.nat) {
+            self.add(Step::DeleteNat { netns: netns.clone(), before: rules });
+        }
+        let ours = self.state.firewall.as_ref().map(|firewall| firewall.ours.clone());
+        if let Some(before) = ours.filter(|ours| !mark.accept && !ours.is_empty()) {
+            self.add(Step::SetAccept { netns, rules: vec![], before });
         }
         let link = self.wanted.host_link.clone();
         if old != mark {
@@ -303,8 +359,10 @@ impl<'a> Planner<'a> {
                 self.add(Step::SetUp { end });
             }
         }
-        if !container.is_some_and(|link| link.carrier) {
-            self.add(Step::AwaitCarrier { end: self.container_end() });
+        for (end, link) in [(self.container_end(), container), (self.host_end(), good)] {
+            if !link.is_some_and(|link| link.carrier) {
+                self.add(Step::AwaitCarrier { end });
+            }
         }
     }
 
@@ -348,14 +406,46 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn plan_nat(&mut self) {
+    /// The rules of our table.
+    fn nat_rules(&self) -> Vec<Rule> {
         let v4 = self.wanted.host_addresses.iter().filter(|cidr| cidr.ip.is_ipv4());
         let mut subnets: Vec<Cidr> = v4.map(|cidr| cidr.subnet()).collect();
         subnets.dedup();
-        let rules = nat::rules(&self.wanted.host_link, &subnets);
-        let before = self.state.nat.clone();
-        if self.wanted.nat && before.as_ref() != Some(&rules) {
-            self.add(Step::ReplaceNat { netns: self.wanted.netns.clone(), rules, before });
+        let link = self.wanted.router();
+        let container = self.wanted.container_addresses.iter().find(|cidr| cidr.ip.is_ipv4());
+        let ports = &self.wanted.publish;
+        let published = ports.iter().zip(container.into_iter().cycle());
+        let mut rules: Vec<Rule> =
+            published.flat_map(|(port, container)| nat::publish(port, container.ip)).collect();
+        rules.sort_by_key(|rule| rule.chain);
+        if !ports.is_empty() {
+            rules.extend(subnets.iter().map(|subnet| nat::hairpin(*subnet, link)));
+        }
+        if self.wanted.nat {
+            rules.extend(subnets.iter().map(|subnet| nat::masquerade(*subnet, link)));
+        }
+        rules
+    }
+
+    fn plan_nat(&mut self) {
+        let netns = self.wanted.netns.clone();
+        let rules = self.nat_rules();
+        let before = self.state.nat.rules().cloned();
+        if wants_table(self.wanted) && before.as_ref() != Some(&rules) {
+            self.add(Step::ReplaceNat { netns: netns.clone(), rules, before });
+        }
+        let Some(firewall) = self.state.firewall.as_ref().filter(|_| self.wanted.forward_accept)
+        else {
+            return;
+        };
+        let published = !self.wanted.publish.is_empty();
+        let rules = firewall.rules(&netns, self.wanted.router(), published);
+        let mut before = firewall.ours.clone();
+        before.sort();
+        let mut sorted = rules.clone();
+        sorted.sort();
+        if sorted != before {
+            self.add(Step::SetAccept { netns, rules, before });
         }
     }
 
@@ -429,8 +519,12 @@ pub(crate) fn remove(state: &State) -> Plan {
     let netns = state.netns.clone();
     let mut steps = vec![];
     let mut notes = vec![];
-    if let Some(before) = state.nat.clone() {
+    if let Some(before) = state.nat.rules().cloned() {
         steps.push(Step::DeleteNat { netns: netns.clone(), before });
+    }
+    let accepting = state.firewall.as_ref().map(|firewall| firewall.ours.clone());
+    if let Some(before) = accepting.filter(|ours| !ours.is_empty()) {
+        steps.push(Step::SetAccept { netns: netns.clone(), rules: vec![], before });
     }
     for link in state.own_links() {
         let link_name = link.name.clone();
@@ -481,7 +575,8 @@ mod tests {
             host: Side::default(),
             inside: None,
             forwarding: false,
-            nat: None,
+            nat: nat::Table::Unknown,
+            firewall: None,
             dns: dns::File::Absent,
         }
     }
@@ -512,7 +607,9 @@ mod tests {
             "ip -n demo link set lo up",
             "ip link set veth_host up",
             "ip -n demo link set veth_container up",
-            "timeout 5 sh -c 'until ip -n demo link show veth_container | grep -q LOWER_UP; \
+            "timeout 5 sh -c 'until ip -n demo link show veth_container | grep -q \"state UP\"; \
+             do sleep 0.01; done'",
+            "timeout 5 sh -c 'until ip link show veth_host | grep -q \"state UP\"; \
              do sleep 0.01; done'",
             "ip -n demo route replace default via 192.168.10.1 dev veth_container",
         ];

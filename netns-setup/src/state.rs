@@ -2,7 +2,9 @@
 
 use crate::{
     dns,
+    firewall::Firewall,
     mark::Mark,
+    nat::Table,
     netlink::{Link, LinkAddress, Route},
 };
 
@@ -36,8 +38,9 @@ pub(crate) struct State {
     /// None without such a namespace.
     pub(crate) inside: Option<Side>,
     pub(crate) forwarding: bool,
-    /// The rules in our nft table. None without one, and where nobody looked.
-    pub(crate) nat: Option<Vec<String>>,
+    pub(crate) nat: Table,
+    /// None without iptables, and where nobody looked.
+    pub(crate) firewall: Option<Firewall>,
     pub(crate) dns: dns::File,
 }
 

@@ -2,9 +2,9 @@
 
 use crate::{
     address::{Cidr, Mac},
-    dns,
+    dns, firewall,
     mark::Mark,
-    nat,
+    nat::{self, Rule},
     netlink::Pair,
     netns,
 };
@@ -69,9 +69,11 @@ pub(crate) enum Step {
     /// Delete the default route.
     DeleteRoute { end: End, via: IpAddr },
     /// Make the nft table.
-    ReplaceNat { netns: String, rules: Vec<String>, before: Option<Vec<String>> },
+    ReplaceNat { netns: String, rules: Vec<Rule>, before: Option<Vec<Rule>> },
     /// Delete the nft table.
-    DeleteNat { netns: String, before: Vec<String> },
+    DeleteNat { netns: String, before: Vec<Rule> },
+    /// Let traffic through the host's firewall, by `rules` instead of those that are there.
+    SetAccept { netns: String, rules: Vec<String>, before: Vec<String> },
     /// Write resolv.conf.
     WriteDns { netns: String, text: String, before: Option<String> },
     /// Remove resolv.conf.
@@ -115,7 +117,7 @@ impl fmt::Display for Step {
             }
             Self::SetUp { end } => write!(f, "{} link set {} up", end.ip(), end.link),
             Self::AwaitCarrier { end } => {
-                let look = format!("{} link show {} | grep -q LOWER_UP", end.ip(), end.link);
+                let look = format!(r#"{} link show {} | grep -q "state UP""#, end.ip(), end.link);
                 write!(f, "timeout 5 sh -c 'until {look}; do sleep 0.01; done'")
             }
             Self::AddRoute { end, via, .. } => {
@@ -128,6 +130,9 @@ impl fmt::Display for Step {
                 write!(f, "nft '{}'", nat::replace_text(netns, rules))
             }
             Self::DeleteNat { netns, .. } => write!(f, "nft '{}'", nat::delete_text(netns)),
+            Self::SetAccept { rules, before, .. } => {
+                f.write_str(&firewall::lines("iptables ", before, rules).join(" && "))
+            }
             Self::WriteDns { netns, text, .. } => fmt_dns(f, netns, text),
             Self::DeleteDns { netns, before } => {
                 write!(f, "{}", dns::delete_text(netns, before))
@@ -193,6 +198,12 @@ impl Step {
             }
             Self::DeleteNat { netns, .. } => {
                 format!("nft table '{}' is not wanted", nat::table(netns))
+            }
+            Self::SetAccept { netns, rules, .. } if rules.is_empty() => {
+                format!("iptables rules of '{netns}' are not wanted")
+            }
+            Self::SetAccept { netns, .. } => {
+                format!("iptables rules of '{netns}' are missing or different")
             }
             Self::WriteDns { netns, .. } => {
                 format!("'{}' is missing or different", dns::path(netns).display())

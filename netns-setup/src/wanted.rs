@@ -5,6 +5,7 @@ use crate::{
     cli::Network,
     dns::Resolvers,
     error::Error,
+    publish::Publish,
 };
 use std::net::IpAddr;
 
@@ -23,6 +24,8 @@ pub(crate) struct Wanted {
     /// None: that of the host's default route.
     pub(crate) mtu: Option<u32>,
     pub(crate) nat: bool,
+    pub(crate) publish: Vec<Publish>,
+    pub(crate) forward_accept: bool,
     pub(crate) resolvers: Resolvers,
 }
 
@@ -37,6 +40,10 @@ impl Wanted {
         let host_addresses = addresses(&network.host_addr)?;
         let container_addresses = addresses(&network.container_addr)?;
         same_subnets(&host_addresses, &container_addresses)?;
+        let publish = published(&network.publish)?;
+        if !publish.is_empty() && !container_addresses.iter().any(|cidr| cidr.ip.is_ipv4()) {
+            return Err(Error::usage("--publish needs an IPv4 address of the container end"));
+        }
         if network.nat && !host_addresses.iter().any(|cidr| cidr.ip.is_ipv4()) {
             return Err(Error::usage("--nat needs an IPv4 address of the host end"));
         }
@@ -61,9 +68,32 @@ impl Wanted {
             gateways,
             mtu: network.mtu,
             nat: network.nat,
+            publish,
+            forward_accept: network.forward_accept,
             resolvers: resolvers(&network.dns)?,
         })
     }
+}
+
+impl Wanted {
+    /// The link that has the host addresses: what routes for the container.
+    pub(crate) fn router(&self) -> &str {
+        &self.host_link
+    }
+}
+
+fn published(given: &[String]) -> Result<Vec<Publish>, Error> {
+    let mut checked: Vec<Publish> = vec![];
+    for text in given {
+        let publish = Publish::new(text)?;
+        if let Some(other) = checked.iter().find(|other| other.clashes(&publish)) {
+            return Err(Error::usage(format!(
+                "ports '{other}' and '{publish}' are the same port of the host"
+            )));
+        }
+        checked.push(publish);
+    }
+    Ok(checked)
 }
 
 fn addresses(given: &[String]) -> Result<Vec<Cidr>, Error> {
