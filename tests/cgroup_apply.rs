@@ -238,7 +238,7 @@ fn the_status_is_the_commands() {
 #[test]
 fn wrong_usage_is_125_of_run_and_2_of_the_others() {
     assert_eq!(run("cgroup-apply", &["run", "--bogus", "--", "true"]).code, 125);
-    assert_eq!(run("cgroup-apply", &["--verbose", "run", "x"]).code, 125);
+    assert_eq!(run("cgroup-apply", &["run", "--verbose", "x"]).code, 125);
     assert_eq!(run("cgroup-apply", &["create", "--bogus"]).code, 2);
     assert_eq!(run("cgroup-apply", &["bogus"]).code, 2);
     assert_eq!(run("cgroup-apply", &[]).code, 2);
@@ -729,7 +729,8 @@ fn dry_run_prints_shell_commands_that_do_the_same() {
     let command =
         ["{}", "--", "sh", "-c", "cat /proc/self/cgroup; echo \"it's\" $0 $1", "a b", "c"];
     let limits = ["run", "--pids-max", "9"];
-    let script = scratch.run(&[&["--dry-run"], &limits[..], &command].concat()).success().stdout;
+    let dry = [&limits[..], &["--dry-run"], &command].concat();
+    let script = scratch.run(&dry).success().stdout;
     assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
     let by_hand = outcome(std::process::Command::new("sh").args(["-e", "-c", &script]));
     let by_tool = scratch.run(&[&limits[..], &command].concat());
@@ -783,4 +784,323 @@ fn an_interrupt_of_the_terminal_reaches_command_once() {
     pty.see("ready");
     pty.enter("\x03");
     pty.see("1 times");
+}
+
+/// A process outside of any cgroup of a test, killed with the value.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Self {
+        Self(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
+    }
+
+    /// The letter in `/proc/PID/stat`.
+    fn state(&self) -> String {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        stat.rsplit(") ").next().unwrap()[..1].to_owned()
+    }
+
+    fn is_in(&self, name: &str) -> bool {
+        let memberships = fs::read_to_string(format!("/proc/{}/cgroup", self.0.id())).unwrap();
+        memberships.lines().any(|line| line.ends_with(&format!(":/{name}")))
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_running_process_is_added_frozen_thawed_and_killed() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("added");
+    scratch.run(&["create", "--pids-max", "9", "{}"]).success();
+    let mut sleeper = Sleeper::new();
+    let pid = sleeper.0.id().to_string();
+    says(&scratch.run(&["add", "{}", &pid]), 0, "", "");
+    assert!(sleeper.is_in(&scratch.name));
+    assert_eq!(
+        fs::read_to_string(scratch.dir("pids").join("cgroup.procs")).unwrap(),
+        format!("{pid}\n")
+    );
+    says(&scratch.run(&["add", "--verbose", "{}", &pid]), 0, "", ""); // it is there already
+
+    says(&scratch.run(&["freeze", "{}"]), 0, "", "");
+    let frozen = sleeper.state(); // v1 has it in an uninterruptible sleep
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGCONT).unwrap();
+    assert_eq!(sleeper.state(), frozen);
+    says(&scratch.run(&["freeze", "--verbose", "{}"]), 0, "", "");
+    says(&scratch.run(&["thaw", "{}"]), 0, "", "");
+    says(&scratch.run(&["thaw", "--verbose", "{}"]), 0, "", "");
+
+    says(&scratch.run(&["freeze", "{}"]), 0, "", "");
+    says(&scratch.run(&["kill", "{}"]), 0, "", "");
+    assert_eq!(shell_status(sleeper.0.wait().unwrap()), 137);
+    assert!(scratch.dir("pids").exists());
+    says(&scratch.run(&["kill", "--verbose", "{}"]), 0, "", "");
+}
+
+#[test]
+fn a_frozen_loop_stands_still() {
+    need!(root());
+    let scratch = Scratch::new("frozen");
+    let script = "echo ready; while read line; do echo $line; done";
+    let running = scratch.start(&[], script);
+    says(&scratch.run(&["freeze", "{}"]), 0, "", "");
+    let mut stdin = running.child.stdin.as_ref().unwrap();
+    stdin.write_all(b"hello\n").unwrap();
+    let mut waiting = [nix::poll::PollFd::new(
+        std::os::fd::AsFd::as_fd(running.stdout.get_ref()),
+        nix::poll::PollFlags::POLLIN,
+    )];
+    assert_eq!(nix::poll::poll(&mut waiting, 100_u16), Ok(0), "it has read and written");
+    says(&scratch.run(&["thaw", "{}"]), 0, "", "");
+    says(&running.finish(), 0, "hello\n", "");
+}
+
+#[test]
+fn what_holds_a_frozen_cgroup_above_is_named() {
+    need!(root());
+    let scratch = Scratch::new("above");
+    scratch.run(&["create", "{}/below"]).success();
+    scratch.run(&["freeze", "{}"]).success();
+    let above = scratch.dirs().remove(0);
+    let outcome = scratch.run(&["thaw", "{}/below"]);
+    scratch.run(&["thaw", "{}"]).success();
+    let said = format!(
+        "cgroup-apply: cannot thaw '{}/below': '{}' above it is frozen\n  hint: thaw that one first\n",
+        scratch.name,
+        above.display()
+    );
+    says(&outcome, 1, "", &said);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_changed() {
+    need!(root());
+    let scratch = Scratch::new("absent");
+    let name = &scratch.name;
+    for (args, verb, hint) in [
+        (vec!["freeze", name], "freeze", String::new()),
+        (vec!["thaw", name], "thaw", String::new()),
+        (vec!["kill", name], "kill what is in", String::new()),
+        (
+            vec!["add", name, "1"],
+            "add a process to",
+            format!("  hint: 'cgroup-apply create {name}' makes it\n"),
+        ),
+    ] {
+        let said = format!(
+            "cgroup-apply: cannot {verb} '{name}': there is no such cgroup in any hierarchy\n{hint}"
+        );
+        says(&run("cgroup-apply", &args), 1, "", &said);
+    }
+    scratch.run(&["create", "{}"]).success();
+    let dir = scratch.dirs().remove(0);
+    let said = format!(
+        "cgroup-apply: cannot add process 4194303 to '{}': No such process (ESRCH)\n",
+        dir.display()
+    );
+    says(&scratch.run(&["add", "{}", "4194303"]), 1, "", &said);
+}
+
+#[test]
+fn a_process_that_cannot_be_added_everywhere_stays_where_it_was() {
+    need!(root() && controller("cpuset"));
+    if !on_v1("cpuset") {
+        return; // the only refusal that can be had in one hierarchy of several
+    }
+    let scratch = Scratch::new("half");
+    scratch.run(&["create", "{}"]).success();
+    // Made by somebody who does not know that a new cpuset is empty.
+    let cpuset = scratch.dir("cpuset");
+    fs::create_dir(&cpuset).unwrap();
+    let sleeper = Sleeper::new();
+    let pid = sleeper.0.id().to_string();
+    let outcome = scratch.run(&["add", "{}", &pid]);
+    let shown = cpuset.display();
+    let said = format!(
+        "cgroup-apply: cannot add process {pid} to '{shown}': No space left on device (ENOSPC)\n  \
+         undone: the process is where it was\n  \
+         hint: '{shown}/cpuset.cpus' and 'cpuset.mems' must not be empty\n"
+    );
+    says(&outcome, 1, "", &said);
+    assert!(!sleeper.is_in(&scratch.name));
+}
+
+#[test]
+fn command_is_killed_when_its_time_is_up() {
+    need!(root());
+    let scratch = Scratch::new("timeout");
+    let script = "trap '' TERM; setsid sleep 1000 & echo $!; sleep 1000";
+    let outcome = scratch.run(&["run", "--timeout", "0.2s", "{}", "--", "sh", "-c", script]);
+    let said = "cgroup-apply: time limit 0.2 s reached: COMMAND was killed\n";
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (124, said));
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    let sleeper = format!("/proc/{}/cgroup", outcome.stdout.trim());
+    eventually("what it started is gone", || !Path::new(&sleeper).exists());
+    says(&scratch.run(&["run", "--timeout", "1h", "{}", "--", "sh", "-c", "exit 3"]), 3, "", "");
+    for bad in ["0", "-1", "1w", "", "s", "0.0001"] {
+        let said = run("cgroup-apply", &["run", &format!("--timeout={bad}"), "--", "true"]);
+        assert_eq!(said.code, 125, "{said:?}");
+    }
+}
+
+#[test]
+fn a_frozen_command_is_killed_when_its_time_is_up() {
+    need!(root());
+    let scratch = Scratch::new("timeout-frozen");
+    let running = scratch.start(&["--timeout", "1"], "echo ready; exec sleep 1000");
+    scratch.run(&["freeze", "{}"]).success();
+    says(&running.finish(), 124, "", "cgroup-apply: time limit 1 s reached: COMMAND was killed\n");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn statistics_tell_what_command_used() {
+    need!(root() && controller("pids") && controller("memory") && controller("cpu"));
+    let scratch = Scratch::new("stats");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("stats.json");
+    fs::write(&file, "something older and longer than what comes in its place ".repeat(100))
+        .unwrap();
+    let script = "for i in 1 2 3 4 5 6; do sleep 1 & done 2>/dev/null; wait; exit 3";
+    let outcome = scratch.run(&[
+        "run",
+        "--stats",
+        file.to_str().unwrap(),
+        "--pids-max",
+        "4",
+        "{}",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(outcome.stdout, "");
+    let stats: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!((&stats["name"], &stats["status"]), (&(*scratch.name).into(), &outcome.code.into()));
+    assert_eq!(stats["pids"]["forks_refused"], 1, "{stats}");
+    assert!(stats["memory"]["peak_bytes"].as_u64().is_none_or(|peak| peak > 4096), "{stats}");
+    assert_eq!(stats["memory"]["oom_kills"], 0, "{stats}");
+    let usage = ["usage_usec", "user_usec", "system_usec"].map(|key| stats["cpu"][key].as_u64());
+    assert!(usage[0].unwrap() > 0 && usage.iter().all(Option::is_some), "{stats}");
+    if v2().is_some() {
+        assert!(stats["pressure"]["memory_some_usec"].is_u64(), "{stats}");
+    }
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn statistics_are_of_this_run_only() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("stats-own");
+    scratch.run(&["create", "--pids-max", "1", "{}"]).success();
+    let run = |script: &str| {
+        let outcome = scratch.run(&["run", "--stats", "-", "{}", "--", "sh", "-c", script]);
+        let stats: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        (stats["pids"]["forks_refused"].as_u64().unwrap(), outcome.stderr)
+    };
+    let (refused, stderr) = run("sleep 0 & wait");
+    assert_eq!(refused, 1, "{stderr}");
+    assert!(stderr.ends_with("cgroup-apply: pids limit 1 reached: 1 fork was refused\n"));
+    assert_eq!(run("exec true"), (0, String::new()));
+}
+
+#[test]
+fn statistics_go_to_a_descriptor_that_command_does_not_have() {
+    need!(root());
+    let scratch = Scratch::new("stats-fd");
+    let tool = crate::support::tool_path("cgroup-apply");
+    let line = format!(
+        "exec 7>&1 >/dev/null; {} run --stats 7 {} -- sh -c 'echo x >&7' 2>/dev/null",
+        tool.display(),
+        scratch.name
+    );
+    let outcome = sh(&line);
+    let stats: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(stats["status"], 2, "{stats}");
+
+    for (to, said) in [
+        ("77", "descriptor 77: Bad file number (EBADF)"),
+        ("/", "'/': Is a directory (EISDIR)"),
+        ("/nosuch/file", "'/nosuch/file': No such file or directory (ENOENT)"),
+    ] {
+        let said = format!("cgroup-apply: cannot write statistics to {said}\n");
+        says(&scratch.run(&["run", "--stats", to, "{}", "--", "echo", "started"]), 125, "", &said);
+    }
+    let outcome = scratch.run(&["run", "--stats", "/dev/full", "{}", "--", "sh", "-c", "exit 4"]);
+    let said =
+        "cgroup-apply: cannot write statistics to '/dev/full': No space left on device (ENOSPC)\n";
+    says(&outcome, 4, "", said);
+}
+
+#[test]
+fn throttling_is_told() {
+    need!(root() && controller("cpu"));
+    let scratch = Scratch::new("throttled");
+    let script = "timeout 0.5 sh -c 'while :; do :; done'; exit 0";
+    let outcome = scratch.run(&["run", "--cpu-max", "25%", "{}", "--", "sh", "-c", script]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, ""), "{outcome:?}");
+    let told = "cgroup-apply: cpu limit 25% reached: throttled in ";
+    assert!(outcome.stderr.starts_with(told), "{outcome:?}");
+    assert!(outcome.stderr.ends_with(" ms of CPU time\n"), "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+}
+
+#[test]
+fn an_oom_kill_in_a_cgroup_below_is_told() {
+    need!(root() && controller("memory"));
+    let scratch = Scratch::new("oom-below");
+    let below = scratch.dir("memory").join("below");
+    // On v2 a controller is handed on by cgroups without processes: the kills of those below count all the same.
+    let script =
+        format!("mkdir {0} && echo 0 >{0}/cgroup.procs && exec tail /dev/zero", below.display());
+    let outcome = scratch.run(&[
+        "run",
+        "--memory-max",
+        "30M",
+        "--best-effort",
+        "--memory-swap-max",
+        "0",
+        "{}",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    assert_eq!(outcome.code, 137, "{outcome:?}");
+    let told = "cgroup-apply: memory limit 30M reached: 1 process was killed (OOM)";
+    assert!(outcome.stderr.lines().any(|line| line == told), "{outcome:?}");
+}
+
+#[test]
+fn each_verb_prints_its_plan() {
+    need!(root());
+    let scratch = Scratch::new("plans");
+    scratch.run(&["create", "{}"]).success();
+    let sleeper = Sleeper::new();
+    let pid = sleeper.0.id().to_string();
+    let dir = scratch.dirs().remove(0);
+    let shown = dir.display();
+    let (freezer, kill) = if v2().is_some() {
+        (format!("echo 1 > {shown}/cgroup.freeze\n"), format!("echo 1 > {shown}/cgroup.kill\n"))
+    } else {
+        (
+            format!("echo FROZEN > {shown}/freezer.state\n"),
+            format!("kill -KILL $(cat {shown}/cgroup.procs)\n"),
+        )
+    };
+    let add = format!("echo {pid} > {shown}/cgroup.procs\n");
+    says(&scratch.run(&["add", "--dry-run", "{}", &pid]), 0, &add, "");
+    says(&scratch.run(&["kill", "--dry-run", "{}"]), 0, "", "");
+    scratch.run(&["add", "{}", &pid]).success();
+    says(&scratch.run(&["freeze", "--dry-run", "{}"]), 0, &freezer, "");
+    says(&scratch.run(&["thaw", "--dry-run", "{}"]), 0, "", "");
+    says(&scratch.run(&["kill", "--dry-run", "{}"]), 0, &kill, "");
+    assert_eq!(sleeper.state(), "S");
 }

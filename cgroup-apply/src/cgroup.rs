@@ -13,6 +13,7 @@ use crate::{
     limits::{Name, Verdict, Write},
     lock::Lock,
     plan::{Place, Plan, Planned, Step, echo, quote},
+    processes::{PATIENCE, below, kill_all, list, processes, shown_kill},
 };
 use nix::{
     errno::Errno,
@@ -23,7 +24,6 @@ use nix::{
     unistd::{Pid, mkdir},
 };
 use std::{
-    collections::BTreeSet,
     fs::{self, OpenOptions, Permissions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -35,8 +35,6 @@ use std::{
 
 /// `S_ISVTX`, the mark of a temporary cgroup.
 const STICKY: u32 = 0o1000;
-/// How long killed processes may take to vanish.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the directory may be removed by others while it is being made.
 const ATTEMPTS: usize = 1000;
 
@@ -60,7 +58,7 @@ enum Change {
 
 /// `create`.
 pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<ExitCode, Error> {
-    let plan = Plan::new(tree, &args.name, &args.limits, false)?;
+    let plan = Plan::new(tree, &args.name, &args.limits, false, &[])?;
     if dry_run {
         return error::result(&plan.script(None));
     }
@@ -156,6 +154,17 @@ impl<'plan> Group<'plan> {
             }
         }
         Ok(())
+    }
+
+    /// End COMMAND, and if the cgroup is for this run alone, with all that it started.
+    pub(crate) fn end(&self, command: Pid) {
+        if is_temporary(self.plan.anchor()) && self.lock.become_alone() {
+            kill_all(&directories(self.tree, &self.plan.name), Instant::now() + PATIENCE);
+        } else {
+            match kill(command, Signal::SIGKILL) {
+                Ok(()) | Err(_) => {} // it has just ended by itself
+            }
+        }
     }
 
     /// Take back what was done, because of `err`.
@@ -260,12 +269,12 @@ fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
 }
 
 /// Write `value` in one call, as interface files want it.
-fn put(file: &Path, value: &str) -> io::Result<()> {
+pub(crate) fn put(file: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 /// The rule behind an errno that any change of a cgroup may give.
-fn explain(err: Error) -> Error {
+pub(crate) fn explain(err: Error) -> Error {
     let needs_root = "run as root, or in a cgroup that is delegated to you";
     err.hint_on(Errno::EACCES, needs_root)
         .hint_on(Errno::EPERM, needs_root)
@@ -416,89 +425,9 @@ fn remove(dir: &Path, deadline: Instant) -> io::Result<()> {
     }
 }
 
-/// Kill all processes in `dirs` and below, until there are none.
-fn kill_all(dirs: &[PathBuf], deadline: Instant) {
-    let mut pause = Duration::from_micros(100);
-    while !processes(dirs.iter(), true).is_empty() && Instant::now() < deadline {
-        for dir in dirs {
-            let file = dir.join("cgroup.kill");
-            if file.exists() {
-                error::trace(&echo("1", &file));
-                put(&file, "1").unwrap_or_default(); // seen by the loop
-            }
-        }
-        let rest = processes(dirs.iter(), true);
-        if !rest.is_empty() {
-            kill_frozen(dirs, &rest);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
-}
-
-/// Kill one by one, frozen if that is possible so that nothing forks away meanwhile.
-fn kill_frozen(dirs: &[PathBuf], pids: &BTreeSet<i32>) {
-    let freezer = dirs.iter().find_map(|dir| {
-        let v1 = (dir.join("freezer.state"), "FROZEN", "THAWED");
-        let v2 = (dir.join("cgroup.freeze"), "1", "0");
-        [v1, v2].into_iter().find(|(file, ..)| file.exists())
-    });
-    if let Some((file, frozen, _)) = &freezer {
-        put(file, frozen).unwrap_or_default(); // without it the next turn of the loop gets the rest
-    }
-    for pid in pids {
-        match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
-            Ok(()) | Err(_) => {} // gone already, or seen by the loop
-        }
-    }
-    if let Some((file, _, thawed)) = &freezer {
-        put(file, thawed).unwrap_or_default(); // a frozen process of v1 does not die
-    }
-}
-
-/// The shell command for killing what is in `dir`.
-fn shown_kill(dir: &Path) -> String {
-    let file = dir.join("cgroup.kill");
-    if file.exists() {
-        echo("1", &file)
-    } else {
-        format!("kill -KILL $(cat {})", quote(dir.join("cgroup.procs")))
-    }
-}
-
 /// The directories of `name` that exist, the anchor's first.
 pub(crate) fn directories(tree: &Tree, name: &Name) -> Vec<PathBuf> {
     Place::existing(tree, name).into_iter().map(|place| place.dir).collect()
-}
-
-/// `dir` and all cgroups in it, deepest first.
-fn below(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let mut dirs: Vec<_> = inside.flat_map(|entry| below(&entry.path())).collect();
-    dirs.push(dir.to_path_buf());
-    dirs
-}
-
-/// The processes in `dirs`, and if `deep` in the cgroups below. Those that this PID namespace cannot see
-/// are listed as 0 by the kernel, and 0 is nothing to send a signal to: it would be our own process group.
-pub(crate) fn processes<'dir>(
-    dirs: impl Iterator<Item = &'dir PathBuf>,
-    deep: bool,
-) -> BTreeSet<i32> {
-    let all = dirs.flat_map(|dir| if deep { below(dir) } else { vec![dir.clone()] });
-    let lists = all.map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
-    lists
-        .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .filter(|pid| *pid != 0)
-        .collect()
-}
-
-/// "2 processes (12, 13)".
-fn list(pids: &BTreeSet<i32>) -> String {
-    let numbers: Vec<_> = pids.iter().map(i32::to_string).collect();
-    let noun = if pids.len() == 1 { "process" } else { "processes" };
-    format!("{} {noun} ({})", pids.len(), numbers.join(", "))
 }
 
 /// Whether `dir` was made by a run and may go with it.

@@ -3,6 +3,8 @@
 use crate::{
     error,
     limits::{CpuMax, List, Name, PidsMax, Setting, Size},
+    report::StatsTo,
+    run::Timeout,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{env, ffi::OsString, process::ExitCode};
@@ -18,20 +20,24 @@ pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
 
+/// What every verb has that changes something.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Steps {
     /// Print the steps as shell commands and change nothing
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(crate) dry_run: bool,
 
     /// Show each step on stderr as it is taken
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub(crate) verbose: bool,
 }
 
 const AFTER_HELP: &str = "\
-Exit status of run: COMMAND's own, or 128+N if signal N killed it; 125 if
-cgroup-apply failed before COMMAND ran, 126 if COMMAND cannot be executed,
-127 if it is not found.
+Exit status of run: COMMAND's own, or 128+N if signal N killed it; 124 if its
+time was up (--timeout); 125 if cgroup-apply failed before COMMAND ran, 126 if
+COMMAND cannot be executed, 127 if it is not found.
 Of the others: 0 done, or nothing to do; 1 failed, nothing left; 2 wrong usage;
 3 failed, and something is left behind and named.
 
@@ -65,13 +71,46 @@ pub(crate) enum Verb {
     /// Show the limits in effect and the processes of the cgroup
     Show(Show),
 
+    /// Move a running process, with all its threads, into the cgroup
+    ///
+    /// In every hierarchy that has the cgroup, or in none. Its limits are for
+    /// what the process does from now on: memory that it has stays charged
+    /// where it was.
+    Add(Add),
+
+    /// Stop all that is in the cgroup; returns when it stands still
+    Freeze(Named),
+
+    /// Let what was frozen go on; returns when it does
+    Thaw(Named),
+
+    /// Kill all that is in the cgroup and wait for its end; the cgroup stays
+    Kill(Named),
+
     /// Show where each controller of this host lives: v1, v2 or hybrid
     Info(Info),
+}
+
+impl Verb {
+    /// Whether and how steps are shown.
+    pub(crate) fn steps(&self) -> Steps {
+        match self {
+            Self::Run(args) => args.steps,
+            Self::Create(args) => args.steps,
+            Self::Delete(args) => args.steps,
+            Self::Add(args) => args.steps,
+            Self::Freeze(args) | Self::Thaw(args) | Self::Kill(args) => args.steps,
+            Self::Show(_) | Self::Info(_) => Steps::default(),
+        }
+    }
 }
 
 /// `run`.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) steps: Steps,
+
     #[command(flatten)]
     pub(crate) limits: Limits,
 
@@ -85,6 +124,20 @@ pub(crate) struct Run {
     /// Leave the cgroup, and what runs in it, when COMMAND has ended
     #[arg(long)]
     pub(crate) keep: bool,
+
+    /// Kill COMMAND after this time: seconds, or with s, m, h or d ('90',
+    /// '1.5s', '10m'); the status is 124
+    #[arg(long, value_name = "TIME", conflicts_with = "exec")]
+    pub(crate) timeout: Option<Timeout>,
+
+    /// Write what COMMAND used as one JSON object when it has ended
+    ///
+    /// To a file, to the inherited descriptor of that number, or with '-' to
+    /// standard output. Peaks are those of the cgroup's life; everything else
+    /// is counted from the start of this run. What the kernel does not count
+    /// is absent.
+    #[arg(long, value_name = "FILE|FD|-", conflicts_with = "exec")]
+    pub(crate) stats: Option<StatsTo>,
 
     /// The cgroup, below the root of each hierarchy (without root: below the
     /// caller's own cgroup); 'a/b' is b below a
@@ -100,6 +153,9 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     #[command(flatten)]
+    pub(crate) steps: Steps,
+
+    #[command(flatten)]
     pub(crate) limits: Limits,
 
     /// The cgroup, below the root of each hierarchy
@@ -110,9 +166,39 @@ pub(crate) struct Create {
 /// `delete`.
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) steps: Steps,
+
     /// Kill the processes in it first
     #[arg(long)]
     pub(crate) kill: bool,
+
+    /// The cgroup, below the root of each hierarchy
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+}
+
+/// `add`.
+#[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    pub(crate) steps: Steps,
+
+    /// The cgroup, below the root of each hierarchy
+    #[arg(value_name = "NAME", default_value = "container")]
+    pub(crate) name: Name,
+
+    /// The process
+    #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+}
+
+/// `freeze`, `thaw` and `kill`.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    #[command(flatten)]
+    pub(crate) steps: Steps,
 
     /// The cgroup, below the root of each hierarchy
     #[arg(value_name = "NAME", default_value = "container")]

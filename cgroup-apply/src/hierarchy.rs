@@ -22,6 +22,8 @@ pub(crate) struct Hierarchy {
     pub(crate) version: Version,
     /// Where it is mounted.
     pub(crate) mount: PathBuf,
+    /// Which of its cgroups is to be seen there.
+    root: PathBuf,
     /// The directory below which cgroups are made: the mount, or without root the caller's own cgroup.
     pub(crate) base: PathBuf,
     /// The controllers that it has to offer there.
@@ -44,7 +46,7 @@ impl Tree {
             let (controllers, own) = line.split_once(':')?.1.split_once(':')?;
             let mount = mounts.iter().find(|mount| mount.is_of(controllers))?;
             let at = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
-            let base = if privileged { at.clone() } else { mount.locate(&at, own) };
+            let base = if privileged { at.clone() } else { locate(&mount.root, &at, own) };
             let (version, controllers) = if controllers.is_empty() {
                 (
                     Version::V2,
@@ -54,7 +56,7 @@ impl Tree {
                 (Version::V1, controllers.replace(',', " "))
             };
             let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-            Some(Hierarchy { version, mount: at, base, controllers })
+            Some(Hierarchy { version, mount: at, root: mount.root.clone(), base, controllers })
         });
         let tree = Self { hierarchies: hierarchies.collect() };
         if tree.hierarchies.is_empty() {
@@ -129,6 +131,16 @@ impl Hierarchy {
     pub(crate) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|each| each == controller)
     }
+
+    /// The directory that `line` of /proc/PID/cgroup names, if it is about this hierarchy.
+    pub(crate) fn membership(&self, line: &str) -> Option<PathBuf> {
+        let (controllers, own) = line.split_once(':')?.1.split_once(':')?;
+        let is_this = match self.version {
+            Version::V1 => controllers.split(',').eq(self.controllers.iter().map(String::as_str)),
+            Version::V2 => controllers.is_empty(),
+        };
+        is_this.then(|| locate(&self.root, &self.mount, own))
+    }
 }
 
 fn read(path: &Path) -> Result<String, Error> {
@@ -172,13 +184,13 @@ impl Mount {
         let has = |controller| self.super_options.iter().any(|option| option == controller);
         !self.v2 && !controllers.contains('=') && controllers.split(',').all(has)
     }
+}
 
-    /// Where the cgroup `own` of /proc/self/cgroup is to be found, if it is below what is mounted.
-    fn locate(&self, at: &Path, own: &str) -> PathBuf {
-        let below = Path::new(own).strip_prefix(&self.root).unwrap_or(Path::new(""));
-        let inside = below.components().all(|part| matches!(part, Component::Normal(_)));
-        if inside && below != Path::new("") { at.join(below) } else { at.to_path_buf() }
-    }
+/// Where the cgroup `own` of /proc/PID/cgroup is to be found, if it is below `root`, which is mounted `at`.
+fn locate(root: &Path, at: &Path, own: &str) -> PathBuf {
+    let below = Path::new(own).strip_prefix(root).unwrap_or(Path::new(""));
+    let inside = below.components().all(|part| matches!(part, Component::Normal(_)));
+    if inside && below != Path::new("") { at.join(below) } else { at.to_path_buf() }
 }
 
 /// Blanks and the like are written as `\040` in /proc/self/mountinfo.

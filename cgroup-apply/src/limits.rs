@@ -168,7 +168,7 @@ impl FromStr for CpuMax {
 }
 
 /// A decimal number times ten to the `places`; `None` if it has more places, which would have to be rounded.
-fn fixed_point(text: &str, places: usize) -> Option<u64> {
+pub(crate) fn fixed_point(text: &str, places: usize) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > places {

@@ -8,6 +8,7 @@ mod hierarchy;
 mod limits;
 mod lock;
 mod plan;
+mod processes;
 mod report;
 mod run;
 mod show;
@@ -24,21 +25,26 @@ use crate::{
 use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
-    let Cli { verb, dry_run, verbose } = match Cli::parse_or_usage() {
+    let Cli { verb } = match Cli::parse_or_usage() {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    error::be_verbose(verbose);
+    error::be_verbose(verb.steps().verbose);
     let runs_command = matches!(verb, Verb::Run(_));
-    act(&verb, dry_run).unwrap_or_else(|err| err.report(runs_command))
+    act(&verb).unwrap_or_else(|err| err.report(runs_command))
 }
 
-fn act(verb: &Verb, dry_run: bool) -> Result<ExitCode, Error> {
+fn act(verb: &Verb) -> Result<ExitCode, Error> {
+    let dry_run = verb.steps().dry_run;
     let tree = hierarchy::Tree::read(Path::new("/"), nix::unistd::geteuid().is_root())?;
     match verb {
         Verb::Run(args) => run::run(&tree, args, dry_run),
         Verb::Create(args) => cgroup::create(&tree, args, dry_run),
         Verb::Delete(args) => cgroup::delete(&tree, args, dry_run),
+        Verb::Add(args) => processes::add(&tree, args, dry_run),
+        Verb::Freeze(args) => processes::freeze(&tree, &args.name, dry_run),
+        Verb::Thaw(args) => processes::thaw(&tree, &args.name, dry_run),
+        Verb::Kill(args) => processes::kill(&tree, &args.name, dry_run),
         Verb::Show(args) => show::show(&tree, args),
         Verb::Info(args) => show::info(&tree, args),
     }

@@ -1,11 +1,11 @@
 //! What is to be made and written: looked at, refused or planned, never changed here.
 
 use crate::{
-    cgroup::processes,
     cli,
     error::{Attempt as _, Error},
     hierarchy::{Hierarchy, Tree, Version},
     limits::{self, Limit, Name, Write},
+    processes::processes,
 };
 use std::{
     ffi::{OsStr, OsString},
@@ -39,7 +39,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// `name` in `hierarchy`.
-    fn new(hierarchy: &Hierarchy, name: &Name) -> Self {
+    pub(crate) fn new(hierarchy: &Hierarchy, name: &Name) -> Self {
         Self { version: hierarchy.version, dir: hierarchy.base.join(name.path()) }
     }
 
@@ -164,12 +164,14 @@ impl fmt::Display for Step {
 }
 
 impl Plan {
-    /// Look where everything goes; refuse what cannot go anywhere.
+    /// Look where everything goes; refuse what cannot go anywhere. The cgroup is also made for the
+    /// controllers in `measured` that there are, because only there they count.
     pub(crate) fn new(
         tree: &Tree,
         name: &Name,
         options: &cli::Limits,
         temporary: bool,
+        measured: &[&str],
     ) -> Result<Self, Error> {
         let mut plan = Self {
             name: name.clone(),
@@ -183,6 +185,15 @@ impl Plan {
         };
         let mut hierarchies = vec![tree.anchor()];
         let mut on_v2 = vec![];
+        for controller in measured {
+            let Ok(hierarchy) = tree.of(controller) else { continue };
+            if hierarchy.version == Version::V2 {
+                on_v2.push((*controller).to_owned());
+            }
+            if !hierarchies.contains(&hierarchy) {
+                hierarchies.push(hierarchy);
+            }
+        }
         for limit in limits::asked(options, ram(options)?) {
             match place(tree, &limit) {
                 Ok((hierarchy, writes)) => {

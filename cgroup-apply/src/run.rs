@@ -5,13 +5,16 @@ use crate::{
     cli,
     error::{self, Attempt as _, Error},
     hierarchy::{Tree, Version},
+    limits::fixed_point,
     plan::{Place, Plan, shown_command},
-    report::Counts,
+    processes::explain_join,
+    report::{COUNTING, StatsTo, Usage},
     sys,
 };
 use nix::{
     errno::Errno,
     libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
@@ -22,10 +25,13 @@ use nix::{
 };
 use std::{
     ffi::OsString,
+    fmt,
     fs::{File, OpenOptions},
     io::Write as _,
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     process::{Command, ExitCode},
+    str::FromStr,
+    time::{Duration, Instant},
 };
 
 /// What is passed on to COMMAND when somebody sends it to us.
@@ -39,9 +45,37 @@ const PASSED_ON: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
+/// How long COMMAND may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeout(Duration);
+
+impl FromStr for Timeout {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86400)];
+        let unit = units.into_iter().find(|(unit, _)| text.ends_with(unit));
+        let (number, seconds) =
+            unit.map_or((text, 1), |(unit, seconds)| (&text[..text.len() - unit.len()], seconds));
+        let ms = fixed_point(number, 3).and_then(|ms| ms.checked_mul(seconds));
+        ms.filter(|ms| *ms > 0).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(|| {
+            "allowed are seconds ('90', '1.5') and a number with s, m, h or d".into()
+        })
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs_f64())
+    }
+}
+
+/// The status of a COMMAND whose time was up, as of timeout(1).
+const TIME_IS_UP: u8 = 124;
+
 /// `run`.
 pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCode, Error> {
-    let plan = Plan::new(tree, &args.name, &args.limits, !args.exec && !args.keep)?;
+    let measured = if args.stats.is_some() { &COUNTING[..] } else { &[] };
+    let plan = Plan::new(tree, &args.name, &args.limits, !args.exec && !args.keep, measured)?;
     if dry_run {
         return error::result(&plan.script(Some(&args.command)));
     }
@@ -54,6 +88,7 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
             Err(err) => group.undo(err),
         });
     }
+    let report = args.stats.as_ref().map(StatsTo::open).transpose()?;
     // Before the first change: what arrives from now on is for COMMAND, and does not end us half-way.
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
@@ -64,14 +99,18 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
         .attempt(|| "cannot block signals".into())?;
 
     let group = Group::make(tree, &plan)?;
-    let before = Counts::read(tree, &args.name);
+    let before = Usage::read(tree, &args.name);
     let places = Place::existing(tree, &args.name);
     let child = match start(&places, &args.command, &inherited) {
         Ok(child) => child,
         Err(err) => return Err(group.undo(err)),
     };
-    let status = supervise(child, &arrivals);
-    Counts::read(tree, &args.name).tell_since(&before, tree, &args.name);
+    let status = wait(child, &arrivals, &group, args.timeout);
+    let used = Usage::read(tree, &args.name).since(&before);
+    used.tell(tree, &args.name);
+    if let (Ok(status), Some(report)) = (&status, report) {
+        report.write(&used.json(&args.name, *status)).unwrap_or_else(|err| error::tell(&err));
+    }
     // COMMAND's status is what was asked for; that something is left is told beside it.
     if let Err(err) = group.leave() {
         error::tell(&err);
@@ -100,7 +139,7 @@ impl Joins {
             let shown = place.dir.display();
             file.write_all(b"0")
                 .attempt(|| format!("cannot join '{shown}'"))
-                .map_err(|err| explain(err, place))?;
+                .map_err(|err| explain_join(err, place))?;
         }
         Ok(())
     }
@@ -133,7 +172,7 @@ fn start(places: &[Place], command: &[OsString], signals: &SigSet) -> Result<Pid
     };
     sys::spawn(dir.as_ref().map(File::as_fd), child)
         .attempt(|| format!("cannot start a process in '{}'", anchor.dir.display()))
-        .map_err(|err| explain(err, anchor))
+        .map_err(|err| explain_join(err, anchor))
 }
 
 /// In the child: join, and be as COMMAND expects to be.
@@ -155,37 +194,51 @@ fn become_command(command: &[OsString]) -> Error {
     Error::command(program, Command::new(program).args(args).exec())
 }
 
-/// The rule that was broken when a process was refused.
-fn explain(err: Error, place: &Place) -> Error {
-    let shown = place.dir.display();
-    let err = err
-        .hint_on(Errno::EAGAIN, "a pids limit of the cgroup or of one above it is reached")
-        .hint_on(
-            Errno::EACCES,
-            "moving a process takes write access to the cgroup above both places, too: run as root",
-        );
-    match place.version {
-        Version::V1 => err.hint_on(Errno::ENOSPC, format!("'{shown}/cpuset.cpus' and 'cpuset.mems' must not be empty")),
-        Version::V2 => err.hint_on(
-            Errno::EOPNOTSUPP,
-            format!("'{shown}/cgroup.type' says why: a cgroup above both has processes and hands controllers on"),
-        ).hint_on(
-            Errno::EBUSY,
-            format!("'{shown}' hands controllers on (cgroup.subtree_control), so on cgroup v2 processes go below it"),
-        ),
+/// Wait for COMMAND, and no longer than it may take.
+fn wait(
+    child: Pid,
+    arrivals: &SignalFd,
+    group: &Group<'_>,
+    timeout: Option<Timeout>,
+) -> Result<u8, Error> {
+    let deadline = timeout.and_then(|Timeout(time)| Instant::now().checked_add(time));
+    if let Some(status) = supervise(child, arrivals, deadline)? {
+        return Ok(status);
     }
+    group.end(child);
+    supervise(child, arrivals, None)?;
+    let limit = timeout.map(|timeout| format!(" {timeout}")).unwrap_or_default();
+    error::tell(&format!("time limit{limit} reached: COMMAND was killed"));
+    Ok(TIME_IS_UP)
 }
 
-/// Pass signals on to `child` until it ends; gives its status as a shell would.
-fn supervise(child: Pid, arrivals: &SignalFd) -> Result<u8, Error> {
+/// Pass signals on to `child` until it ends; gives its status as a shell would, and none after `deadline`.
+fn supervise(
+    child: Pid,
+    arrivals: &SignalFd,
+    deadline: Option<Instant>,
+) -> Result<Option<u8>, Error> {
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(status.to_le_bytes()[0]),
+            Ok(WaitStatus::Exited(_, status)) => return Ok(Some(status.to_le_bytes()[0])),
             Ok(WaitStatus::Signaled(_, signal, _)) => {
-                return Ok(128 + (signal as i32).to_le_bytes()[0]);
+                return Ok(Some(128 + (signal as i32).to_le_bytes()[0]));
             }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).attempt(|| "cannot wait for COMMAND".into()),
+        }
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // Rounded up: it is not to wake before the time.
+            let left =
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(arrivals.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(0) | Err(Errno::EINTR) => continue,
+                polled => drop(polled.attempt(|| "cannot wait for signals".into())?),
+            }
         }
         let arrived = match arrivals.read_signal() {
             Ok(Some(arrived)) => arrived,

@@ -1,10 +1,11 @@
 //! `show` and `info`: what is in effect.
 
 use crate::{
-    cgroup::{directories, processes},
+    cgroup::directories,
     cli,
     error::{self, Error},
     hierarchy::{Tree, Version},
+    processes::{no_such, processes},
 };
 use serde::Serialize;
 use std::{
@@ -54,10 +55,7 @@ const LIMITS: [(&str, [&str; 2], [&str; 2]); 8] = [
 pub(crate) fn show(tree: &Tree, args: &cli::Show) -> Result<ExitCode, Error> {
     let dirs = directories(tree, &args.name);
     if dirs.is_empty() {
-        return Err(Error::new(format!(
-            "cannot show '{}': there is no such cgroup in any hierarchy",
-            args.name
-        )));
+        return Err(no_such("show", &args.name));
     }
     let limits = LIMITS.iter().filter_map(|(name, files, counts)| {
         let hierarchy = tree.of(name.split('.').next()?).ok()?;

@@ -9,7 +9,11 @@ use nix::{
     sys::signal::{SigHandler, Signal, signal},
     unistd::{ForkResult, Pid, fork},
 };
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _},
+};
 
 /// From include/uapi/linux/sched.h; libc's constant of this name is an int, too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -59,6 +63,19 @@ fn plain_fork() -> nix::Result<Pid> {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => Ok(Pid::from_raw(0)),
     }
+}
+
+/// A descriptor that we were started with, as a file of our own; COMMAND does not get it, so that a reader
+/// at its other end sees the end when we are done. The standard streams are COMMAND's all the same.
+pub(crate) fn inherited(fd: i32) -> io::Result<File> {
+    // SAFETY: fcntl(2) with these commands takes any number: of one that is not open it says EBADF.
+    let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    if fd > 2 {
+        // SAFETY: as above.
+        Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    // SAFETY: the copy was just made, and nothing else knows of it.
+    Ok(unsafe { File::from_raw_fd(copy) })
 }
 
 /// Make children waitable: if we were started with SIGCHLD ignored, their status would be thrown away.
