@@ -207,7 +207,9 @@ ns-spawn: unexpected argument '--bogus' found
 
   tip: to pass '--bogus' as a value, use '-- --bogus'
 
-Usage: ns-spawn [OPTIONS] --root <DIR> [COMMAND]...
+Usage: ns-spawn [OPTIONS] --root <DIR> [--] [COMMAND]...
+       ns-spawn [OPTIONS] --join <PID> [--] [COMMAND]...
+       ns-spawn --check
 
 For more information, try '--help'.
 ";
@@ -632,7 +634,11 @@ fn verbose_says_the_same_steps_as_they_are_taken() {
         .filter(|line| *line != "EOF")
         .map(|line| line.trim_end_matches(" <<'EOF'"))
         .collect();
-    let taken: Vec<_> = seen.stderr.lines().map(|line| line.trim_start_matches("+ ")).collect();
+    let taken: Vec<_> = seen
+        .stderr
+        .lines()
+        .map(|line| line.trim_start_matches("+ ").split("  # ").next().unwrap())
+        .collect();
     assert_eq!(taken, steps);
 }
 
@@ -725,4 +731,328 @@ fn without_a_terminal_of_its_own_a_command_has_none() {
     pty.see("not a tty\r\n");
     pty.see("can't open '/dev/tty'");
     pty.see("0\r\n");
+}
+
+/// A root file system that has what a distribution's has in /etc.
+fn rootfs_with_names() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_busybox_rootfs(dir.path());
+    fs::write(dir.path().join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
+    fs::write(dir.path().join("etc/hostname"), "image\n").unwrap();
+    dir
+}
+
+#[test]
+fn no_mount_of_the_host_is_in_the_container_whatever_its_root_is_made_of() {
+    need!(root());
+    let dir = rootfs_with_names();
+    let shown = dir.path().to_str().unwrap();
+    let overlay = tempfile::tempdir().unwrap();
+    let kept = format!("--overlay={}", overlay.path().display());
+    for options in [vec![], vec!["--overlay"], vec!["--read-only"], vec![&kept]] {
+        let line = "cut -d ' ' -f 4,5 /proc/self/mountinfo; ls /..";
+        let seen = outcome(spawn(dir.path()).args(&options).args(["--", "sh", "-c", line]))
+            .success()
+            .stdout;
+        let own = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname"];
+        let foreign: Vec<_> = seen
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(from, to)| {
+                let root = *to == "/" && (*from == shown || *from == "/");
+                !root && !own.iter().any(|own| to.starts_with(own))
+            })
+            .collect();
+        assert_eq!(foreign, [], "{options:?}");
+        let roots = seen.lines().filter(|line| line.ends_with(" /")).count();
+        assert_eq!(roots, 1, "{options:?}: {seen}");
+    }
+}
+
+#[test]
+fn the_containers_name_is_in_its_etc() {
+    need!(root());
+    let dir = rootfs_with_names();
+    let line = "cat /etc/hostname; grep box /etc/hosts; ls /dev/hosts";
+    let seen = outcome(spawn(dir.path()).args(["--hostname", "box", "--", "sh", "-c", line]));
+    assert_eq!(seen.stdout, "box\n127.0.1.1\tbox\n");
+    assert_eq!(fs::read_to_string(dir.path().join("etc/hostname")).unwrap(), "image\n");
+}
+
+#[test]
+fn an_overlay_takes_the_changes() {
+    need!(root());
+    let dir = rootfs_with_names();
+    let line = "echo x >/new; rm /etc/passwd; ls /new";
+    assert_eq!(
+        outcome(spawn(dir.path()).args(["--overlay", "--", "sh", "-c", line])).success().stdout,
+        "/new\n"
+    );
+    assert!(!dir.path().join("new").exists() && dir.path().join("etc/passwd").exists());
+    // With a directory they are kept there.
+    let upper = tempfile::tempdir().unwrap();
+    let option = format!("--overlay={}", upper.path().display());
+    outcome(spawn(dir.path()).args([&option, "--", "sh", "-c", line])).success();
+    assert_eq!(fs::read_to_string(upper.path().join("upper/new")).unwrap(), "x\n");
+    let again = outcome(spawn(dir.path()).args([&option, "--", "cat", "/new"])).success();
+    assert_eq!(again.stdout, "x\n");
+    assert!(!dir.path().join("new").exists());
+}
+
+#[test]
+fn binds_are_as_asked_for_all_the_way_down() {
+    need!(root());
+    let host = Host::new();
+    let (dir, source) = (rootfs_with_names(), tempfile::tempdir().unwrap());
+    fs::create_dir(source.path().join("sub")).unwrap();
+    let shown = source.path().display();
+    host.sh(&format!("mount -t tmpfs tmpfs {shown}/sub && mknod {shown}/sub/zero c 1 5")).success();
+    let line = "touch /ro/x /ro/sub/x /rw/x /rw/sub/x; head -c 1 /rw/sub/zero; cat /a/b/file";
+    let file = source.path().join("file");
+    fs::write(&file, "content\n").unwrap();
+    let mut command = host.tool("ns-spawn");
+    command.arg("--root").arg(dir.path());
+    command.args(["--ro-bind", &format!("{shown}:/ro"), "--bind", &format!("{shown}:/rw")]);
+    command.args(["--bind", &format!("{}:/a/b/file", file.display()), "--", "sh", "-c", line]);
+    let seen = outcome(&mut command);
+    let refused = "touch: /ro/x: Read-only file system\ntouch: /ro/sub/x: Read-only file system\n\
+                   head: /rw/sub/zero: Permission denied\n";
+    assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("content\n", refused));
+    assert!(source.path().join("x").exists());
+}
+
+#[test]
+fn a_bind_target_that_is_a_link_stays_inside() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    let (rootfs, victim) = (dir.path().join("rootfs"), dir.path().join("victim"));
+    write_busybox_rootfs(&rootfs);
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, rootfs.join("evil")).unwrap();
+    symlink("../../../../../../../..", rootfs.join("up")).unwrap();
+    for target in ["/evil/sub", "/up/sub", "/evil"] {
+        let bind = format!("{}:{target}", dir.path().join("rootfs/etc").display());
+        let seen = outcome(spawn(&rootfs).args([
+            "--bind",
+            &bind,
+            "--",
+            "ls",
+            &format!("{target}/passwd"),
+        ]));
+        assert_eq!(seen.stdout, format!("{target}/passwd\n"), "{seen:?}");
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+    }
+    assert!(!dir.path().join("sub").exists());
+}
+
+#[test]
+fn wrong_mounts_are_refused_before_anything_is_made() {
+    need!(root());
+    let shown = busybox_rootfs().display();
+    let cases: [(&[&str], &str); 6] = [
+        (&["--bind", "/nosuch"], "cannot open '/nosuch': No such file or directory (ENOENT)"),
+        (&["--bind", "etc"], "mount point 'etc' does not begin with '/'"),
+        (&["--bind", "/etc:/"], "nothing can be mounted on '/': --root says what is there"),
+        (&["--bind", "/dev/null:/x"], "'/dev/null' is a device node: --device takes it"),
+        (
+            &["--tmpfs", "/x:uid=0"],
+            "'uid=0' is no option of --tmpfs; it takes size=, mode= and nr_inodes=",
+        ),
+        (&["--tmpfs", "/x", "--mask", "/x"], "two mounts are asked for on '/x'"),
+    ];
+    for (options, message) in cases {
+        let mut command = tool("ns-spawn");
+        command.args(["--root", &shown.to_string()]).args(options).args(["--", "true"]);
+        assert_eq!(outcome(&mut command), failure(125, format!("ns-spawn: {message}\n")));
+    }
+}
+
+#[test]
+fn tmpfs_masks_and_devices_are_where_they_were_asked_for() {
+    need!(root());
+    let line = "echo x >/scratch/x; stat -c %a /scratch; cat /etc/group; head -c 3 /dev/nothing | wc -c; \
+                echo kept >/dev/nothing";
+    let options =
+        ["--tmpfs", "/scratch:mode=700,size=1m", "--mask", "/etc/group", "--mask", "/nosuch"];
+    let device = ["--device", "/dev/zero:/dev/nothing"];
+    let dir = rootfs_with_names();
+    let seen = outcome(spawn(dir.path()).args(options).args(device).args(["--", "sh", "-c", line]))
+        .success();
+    assert_eq!(seen.stdout, "700\n3\n");
+}
+
+#[test]
+fn capabilities_can_be_added_and_dropped() {
+    need!(root());
+    let effective = |options: &[&str]| {
+        inside_with(options, "grep CapEff /proc/self/status | cut -f 2")
+            .success()
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(effective(&["--cap-add", "NET_ADMIN"]), "00000000a80435fb");
+    assert_eq!(effective(&["--cap-drop", "ALL"]), "0000000000000000");
+    assert_eq!(effective(&["--cap-drop", "ALL", "--cap-add", "cap_kill"]), "0000000000000000");
+    let unknown = inside_with(&["--cap-add", "NET"], "true");
+    let message = "ns-spawn: 'NET' is no capability\n  hint: capabilities(7) lists them; ALL means every one\n";
+    assert_eq!(unknown, failure(125, message.into()));
+}
+
+#[test]
+fn a_privileged_container_has_it_all() {
+    need!(root());
+    let line = "mkdir -p /tmp/m && mount -t tmpfs tmpfs /tmp/m && echo mounted; ls /proc/acpi | head -c 0; \
+                [ -c /proc/kcore ] || echo shown; grep NoNewPrivs /proc/self/status";
+    let dir = rootfs_with_names();
+    let seen = outcome(spawn(dir.path()).args(["--privileged", "--", "sh", "-c", line])).success();
+    assert_eq!(seen.stdout, "mounted\nshown\nNoNewPrivs:\t0\n");
+}
+
+#[test]
+fn resources_are_what_was_asked_for() {
+    need!(root());
+    let options = [
+        "--rlimit",
+        "nofile=64:128",
+        "--nice",
+        "5",
+        "--oom-score-adj",
+        "100",
+        "--cpu-affinity",
+        "0",
+    ];
+    let line = "ulimit -n; ulimit -Hn; cut -d ' ' -f 19 /proc/self/stat; cat /proc/self/oom_score_adj; grep Cpus_allowed_list /proc/self/status";
+    let seen = inside_with(&options, line).success().stdout;
+    assert_eq!(seen, "64\n128\n5\n100\nCpus_allowed_list:\t0\n");
+    let shown = inside_with(&["--time", "86400"], "cut -d . -f 1 /proc/uptime").success().stdout;
+    assert!(shown.trim().parse::<u64>().unwrap() >= 86400, "{shown}");
+}
+
+#[test]
+fn as_pid_1_there_is_no_init() {
+    need!(root());
+    assert_eq!(
+        inside_with(&["--as-pid-1"], "echo $$; exit 9"),
+        Outcome { code: 9, stdout: "1\n".into(), stderr: String::new() }
+    );
+    assert_eq!(
+        inside_with(&["--as-pid-1", "--user", "nobody"], "id -u").success().stdout,
+        "65534\n"
+    );
+    let missing = outcome(spawn(busybox_rootfs()).args(["--as-pid-1", "--", "/nosuch"]));
+    assert_eq!(missing.code, 127);
+}
+
+#[test]
+fn after_a_while_a_sigterm_kills() {
+    need!(root());
+    let mut command = spawn(busybox_rootfs());
+    command.args([
+        "--kill-after",
+        "1",
+        "--",
+        "sh",
+        "-c",
+        "trap '' TERM; echo ready; while :; do sleep 0.1; done",
+    ]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    send(&child, Signal::SIGTERM);
+    assert_eq!(shell_status(child.wait().unwrap()), 137);
+}
+
+#[test]
+fn descriptors_are_passed_on_only_when_asked_for() {
+    need!(root());
+    let program = tool_path("ns-spawn");
+    let line = format!(
+        "exec 7< <(echo seven) 8</dev/null; {} --root {} --pass-fd 7 -- sh -c 'cat <&7; ls /proc/self/fd'",
+        program.display(),
+        busybox_rootfs().display()
+    );
+    assert_eq!(sh(&line).success().stdout, "seven\n0\n1\n2\n3\n7\n");
+    let closed = inside_with(&["--pass-fd", "77"], "true");
+    assert_eq!(
+        closed,
+        failure(125, "ns-spawn: cannot pass on descriptor 77: Bad file number (EBADF)\n".into())
+    );
+}
+
+#[test]
+fn programs_are_told_of_the_start_and_the_end() {
+    need!(root());
+    let report = |options: &str| {
+        let line = format!(
+            "exec 5>&1; {} --root {} --status-fd 5 {options} >/dev/null 2>&1",
+            tool_path("ns-spawn").display(),
+            busybox_rootfs().display()
+        );
+        let said = sh(&line).stdout;
+        said.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect::<Vec<serde_json::Value>>()
+    };
+    let told = report("-- sh -c 'exit 3'");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((&told[0]["event"], &told[1]["event"]), (&"started".into(), &"exited".into()));
+    assert!(
+        told[0]["pid"].as_u64().unwrap() > 1 && told[0]["namespaces"]["pid"].as_u64().is_some()
+    );
+    assert_eq!((&told[1]["code"], &told[1]["signal"]), (&3.into(), &serde_json::Value::Null));
+    let told = report("-- sh -c 'kill -KILL $$'");
+    assert_eq!((&told[1]["code"], &told[1]["signal"]), (&serde_json::Value::Null, &9.into()));
+    let told = report("-- /nosuch");
+    assert_eq!((told.len(), &told[0]["event"], &told[0]["errno"]), (1, &"error".into(), &2.into()));
+}
+
+#[test]
+fn another_command_joins_a_container_that_runs() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    let pid_file = dir.path().join("pid");
+    let mut command = spawn(busybox_rootfs());
+    command.arg("--pid-file").arg(&pid_file).args(["--hostname", "joined", "--", "sleep", "60"]);
+    let mut container = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let pid = loop {
+        match fs::read_to_string(&pid_file) {
+            Ok(text) if text.ends_with('\n') => break text.trim().to_owned(),
+            _ => assert!(Instant::now() < deadline, "there is no PID"),
+        }
+    };
+    let join =
+        |line: &str| outcome(tool("ns-spawn").args(["--join", &pid, "--", "sh", "-c", line]));
+    let line = "hostname; cat /proc/1/comm; cat /proc/2/comm; grep -E 'CapEff|NoNew' /proc/self/status; ls -d /..";
+    let expected =
+        "joined\nns-spawn: init\nsleep\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\n/..\n";
+    assert_eq!(join(line).success().stdout, expected);
+    assert_eq!(join("exit 5").code, 5);
+    assert_eq!(join("kill -TERM $$").code, 143);
+    assert_eq!(outcome(tool("ns-spawn").args(["--join", &pid, "--", "/nosuch"])).code, 127);
+    container.kill().unwrap();
+    container.wait().unwrap();
+    let refused = outcome(tool("ns-spawn").args(["--join", "0"]));
+    assert_eq!(refused, failure(125, "ns-spawn: '0' is no process ID\n".into()));
+}
+
+#[test]
+fn it_says_what_the_host_can_do() {
+    need!(root());
+    let seen = run("ns-spawn", &["--check"]).success();
+    assert!(seen.stdout.lines().any(|line| line == "yes  mount namespaces"), "{seen:?}");
+    assert!(!seen.stdout.contains("NO "), "{seen:?}");
+}
+
+#[test]
+fn two_hundred_runs_leave_no_process_descriptor_or_mount() {
+    need!(root());
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let (dir, before) = (rootfs_with_names(), mounts());
+    for _ in 0..200 {
+        outcome(spawn(dir.path()).args(["--overlay", "--", "true"])).success();
+    }
+    assert_eq!(mounts(), before);
+    gone_soon(dir.path().to_str().unwrap());
 }

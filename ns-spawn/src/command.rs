@@ -1,9 +1,14 @@
 //! COMMAND: what is executed, and its process between the fork and the exec.
 
 use crate::{
+    cli::Cli,
     error::{Attempt as _, CANNOT_RUN, Error, NOT_FOUND},
     identity::Identity,
-    security, sys,
+    init::die_with,
+    rootfs::Rootfs,
+    scheduling::Scheduling,
+    security::Privileges,
+    sys,
     terminal::Attached,
 };
 use nix::{
@@ -11,9 +16,10 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal},
     unistd::{Gid, Uid, chdir, execve, getcwd, setgroups, setresgid, setresuid},
 };
+use rustix::fd::OwnedFd;
 use std::{
     ffi::{CString, OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
@@ -30,90 +36,123 @@ pub(crate) struct Command {
     candidates: Vec<(CString, Vec<CString>)>,
     environment: Vec<CString>,
     pub(crate) identity: Identity,
-    pub(crate) workdir: PathBuf,
+    workdir: PathBuf,
+    privileges: Privileges,
+    scheduling: Scheduling,
+    /// Descriptors of the caller's that COMMAND gets.
+    pub(crate) passed: Vec<u32>,
     /// For messages: COMMAND and DIR as the user gave them.
     shown: String,
     root: String,
 }
 
 impl Command {
-    /// `words` is COMMAND with its arguments; empty: a shell.
-    pub(crate) fn new(
-        words: Vec<OsString>,
-        extra: &[String],
-        identity: Identity,
-        workdir: PathBuf,
-        root: String,
-    ) -> Result<Self, Error> {
-        let environment = environment(extra, &identity);
-        let path = environment
-            .iter()
-            .find_map(|variable| variable.strip_prefix("PATH="))
-            .unwrap_or(PATH)
-            .to_owned();
-        let shown =
-            words.first().map_or("/bin/bash".into(), |word| word.to_string_lossy().into_owned());
-        let words = words
-            .into_iter()
-            .map(|word| c_string(word.into_vec()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let candidates = match words.first() {
-            None => vec![
-                (c"/bin/bash".into(), vec![c"bash".into()]),
-                (c"/bin/sh".into(), vec![c"sh".into()]),
-            ],
-            Some(first) if first.to_bytes().contains(&b'/') => vec![(first.clone(), words)],
-            Some(first) => path
-                .split(':')
-                .map(|dir| {
-                    let file = Path::new(if dir.is_empty() { "." } else { dir })
-                        .join(OsStr::from_bytes(first.to_bytes()));
-                    Ok((c_string(file.into_os_string().into_vec())?, words.clone()))
-                })
-                .collect::<Result<_, _>>()?,
-        };
+    /// What `cli` asks for, in the root directory `rootfs`.
+    pub(crate) fn new(cli: &Cli, rootfs: &Rootfs) -> Result<Self, Error> {
+        if !cli.workdir.is_absolute() {
+            let shown = cli.workdir.display();
+            return Err(Error::new(format!("working directory '{shown}' does not begin with '/'")));
+        }
+        for number in &cli.pass_fd {
+            drop(
+                sys::duplicate(*number)
+                    .attempt(|| format!("cannot pass on descriptor {number}"))?,
+            );
+        }
+        let identity = Identity::look_up(&cli.user, rootfs)?;
+        let mut extra = Vec::new();
+        for file in &cli.env_file {
+            extra.extend(read_environment(file)?);
+        }
+        extra.extend_from_slice(&cli.env);
+        let environment = environment(&extra, &identity);
+        let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
+        let candidates = candidates(&cli.command, path.unwrap_or(PATH))?;
         let environment = environment
             .into_iter()
             .map(|text| c_string(text.into_bytes()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { candidates, environment, identity, workdir, shown, root })
+        Ok(Self {
+            candidates,
+            environment,
+            identity,
+            workdir: cli.workdir.clone(),
+            privileges: Privileges::new(cli)?,
+            scheduling: Scheduling::new(cli)?,
+            passed: cli.pass_fd.clone(),
+            shown: cli
+                .command
+                .first()
+                .map_or("/bin/bash".into(), |word| word.to_string_lossy().into()),
+            root: rootfs.shown().to_string(),
+        })
     }
 
-    /// Words for a shell that would do the same.
-    pub(crate) fn shell_words(&self) -> Vec<String> {
+    /// The commands that would do the same, once inside.
+    pub(crate) fn shell(&self) -> Vec<String> {
         let environment = self.environment.iter().map(|text| text.to_string_lossy().into_owned());
-        let arguments = match self.candidates.as_slice() {
-            [(_, arguments), ..] if !self.shown.starts_with('/') => arguments.as_slice(),
-            [(_, arguments), ..] => &arguments[1..],
-            [] => &[],
+        let Some((file, arguments)) = self.candidates.first() else { return vec![] };
+        let file = if self.shown.contains('/') {
+            file.to_string_lossy().into_owned()
+        } else {
+            self.shown.clone()
         };
-        let command = self.shown.starts_with('/').then(|| self.shown.clone());
-        ["env".to_owned(), "-i".to_owned()]
+        let identity = [
+            "--clear-groups".into(),
+            "--reuid".into(),
+            self.identity.uid.to_string(),
+            "--regid".into(),
+        ];
+        let words = ["exec".to_owned()]
             .into_iter()
+            .chain(self.scheduling.shell_words())
+            .chain(["setpriv".into()])
+            .chain(self.privileges.shell_words())
+            .chain(identity)
+            .chain([self.identity.gid.to_string(), "env".into(), "-i".into()])
             .chain(environment)
-            .chain(command)
-            .chain(arguments.iter().map(|word| word.to_string_lossy().into_owned()))
-            .collect()
+            .chain([file])
+            .chain(arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()));
+        let line: Vec<_> = words.map(|word| crate::plan::quote(&word)).collect();
+        vec![format!("cd {}", crate::plan::quote(&self.workdir.to_string_lossy())), line.join(" ")]
     }
 
-    /// Be COMMAND: the last steps of a process that init has forked. Returns only to say what went wrong.
-    pub(crate) fn run(&self, terminal: &Attached, mask: &SigSet) -> Error {
-        match self.prepare(terminal, mask) {
+    /// Be COMMAND: the last steps of a process that was made for it. Returns only to say what went wrong.
+    ///
+    /// `supervisor`: die with the process of this descriptor, where no init does so.
+    pub(crate) fn run(
+        &self,
+        terminal: &Attached,
+        mask: &SigSet,
+        supervisor: Option<&OwnedFd>,
+    ) -> Error {
+        match self.prepare(terminal, mask, supervisor) {
             Ok(()) => self.execute(),
             Err(error) => error,
         }
     }
 
-    fn prepare(&self, terminal: &Attached, mask: &SigSet) -> Result<(), Error> {
+    fn prepare(
+        &self,
+        terminal: &Attached,
+        mask: &SigSet,
+        supervisor: Option<&OwnedFd>,
+    ) -> Result<(), Error> {
         terminal.take_as_own()?;
         self.enter_workdir()?;
-        security::limit_bounding_set(security::DOCKER)?;
-        security::limit_capabilities(security::DOCKER)?;
+        sys::leave_session_keyring().attempt(|| "cannot leave the session keyring".into())?;
+        self.scheduling.apply()?;
+        self.privileges.limit()?;
         self.become_user()?;
-        security::give_up_new_privileges()?;
+        self.privileges.seal(self.identity.uid)?;
+        // The kernel forgets it where the user changes.
+        supervisor.map_or(Ok(()), die_with)?;
         // The Rust runtime ignores it; COMMAND wants to die of it.
         sys::reset_disposition(Signal::SIGPIPE).attempt(|| "cannot reset SIGPIPE".into())?;
         sys::close_from(3, true).attempt(|| "cannot close the descriptors above 2".into())?;
+        for number in &self.passed {
+            sys::keep_at_exec(*number).attempt(|| format!("cannot pass on descriptor {number}"))?;
+        }
         mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)
             .map(drop)
             .attempt(|| "cannot restore the signal mask".into())
@@ -195,6 +234,44 @@ fn interpreter(path: &Path) -> Option<String> {
     BufReader::new(File::open(path).ok()?.take(256)).read_until(b'\n', &mut line).ok()?;
     let line = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
     line.split_whitespace().next().map(str::to_owned)
+}
+
+/// The files that `words`, COMMAND and its arguments, may mean, each with the arguments for it.
+fn candidates(words: &[OsString], path: &str) -> Result<Vec<(CString, Vec<CString>)>, Error> {
+    let words: Vec<_> =
+        words.iter().map(|word| c_string(word.as_bytes().to_vec())).collect::<Result<_, _>>()?;
+    let Some(first) = words.first() else {
+        let shells = [(c"/bin/bash", c"bash"), (c"/bin/sh", c"sh")];
+        return Ok(shells.map(|(file, name)| (file.to_owned(), vec![name.to_owned()])).into());
+    };
+    if first.to_bytes().contains(&b'/') {
+        return Ok(vec![(first.clone(), words)]);
+    }
+    let name = OsStr::from_bytes(first.to_bytes());
+    let candidate = |dir: &str| {
+        let file = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+        Ok((c_string(file.into_os_string().into_vec())?, words.clone()))
+    };
+    path.split(':').map(candidate).collect()
+}
+
+/// The lines of a file of variables.
+fn read_environment(file: &Path) -> Result<Vec<String>, Error> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).attempt(|| format!("cannot read '{shown}'"))?;
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| match line.split_once('=') {
+            Some((name, _)) if !name.is_empty() => Ok(line.to_owned()),
+            _ => {
+                let number = number + 1;
+                Err(Error::new(format!("line {number} of '{shown}' has not the form NAME=VALUE")))
+            }
+        })
+        .collect()
 }
 
 /// PATH, HOME, USER, TERM and what the user adds; the last of a name wins.

@@ -2,11 +2,12 @@
 
 use crate::{
     error::{Attempt as _, Error},
+    etc,
     mounts::{
         self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC, READ_ONLY_PROC,
-        SYS,
+        SYS, SYS_RW,
     },
-    netns,
+    netns, overlay,
     plan::{Plan, quote},
     rootfs::{attach_root, mount_point, switch_root},
     security,
@@ -23,7 +24,11 @@ use rustix::{
     },
     thread::{CapabilitySet, set_name},
 };
-use std::{io::Write as _, os::unix::net::UnixStream};
+use std::{
+    io::{self, Write as _},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 
 /// What the supervisor opened before the clone, for init to use.
 pub(crate) struct Given {
@@ -33,6 +38,10 @@ pub(crate) struct Given {
     pub(crate) devices: Vec<OwnedFd>,
     /// The files of /etc/netns/NAME, detached.
     pub(crate) etc_files: Vec<OwnedFd>,
+    /// What the user wants bound, detached, in the order of the plan's volumes.
+    pub(crate) volumes: Vec<Option<OwnedFd>>,
+    /// What takes an overlay's changes, detached.
+    pub(crate) changes: Option<OwnedFd>,
     /// Becomes readable when the supervisor ends.
     pub(crate) supervisor: OwnedFd,
     /// Takes the pty's master to the supervisor.
@@ -48,11 +57,14 @@ pub(crate) enum Step {
     RaiseLoopback,
     MakePrivate,
     AttachRoot,
+    LayOverlay,
     BindEtcFiles,
     MakeReadOnly,
     MountProc,
     MountSys,
     MountDev,
+    NameHost,
+    MountVolumes,
     MaskPaths,
     SetHostname,
     SwitchRoot,
@@ -84,19 +96,28 @@ fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
     die_with(&given.supervisor)?;
     let mut places = Places { given, proc: None, sys: None, dev: None, pty: None };
     for step in &plan.steps {
+        let began = Instant::now();
+        let taken = step.take(plan, &mut places);
         if plan.verbose {
-            tell(&step.shell(plan));
+            tell(&step.shell(plan), Some(began.elapsed()));
         }
-        step.take(plan, &mut places)?;
+        taken?;
     }
     if plan.verbose {
-        tell(&plan.command_lines());
+        tell(&plan.command_lines(), None);
     }
     let terminal = attach_terminal(plan, &mut places)?;
     hide()?;
+    if plan.as_pid_1 {
+        return Err(plan.command.run(
+            &terminal,
+            &places.given.mask,
+            Some(&places.given.supervisor),
+        ));
+    }
     match sys::clone_process(0).attempt(|| "cannot fork".into())? {
         Side::Child => {
-            let error = plan.command.run(&terminal, &places.given.mask);
+            let error = plan.command.run(&terminal, &places.given.mask, None);
             error.leave_on(page);
             sys::exit_now(1)
         }
@@ -108,7 +129,7 @@ fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
 }
 
 /// Die with the supervisor, whatever kills it and whenever: before this call too.
-fn die_with(supervisor: &OwnedFd) -> Result<(), Error> {
+pub(crate) fn die_with(supervisor: &OwnedFd) -> Result<(), Error> {
     let attempt = || "cannot arrange to die with the supervisor".to_owned();
     set_parent_process_death_signal(Some(Signal::KILL)).attempt(attempt)?;
     // Had it died before, the signal would never come; getppid(2) is 0 either way.
@@ -120,7 +141,7 @@ fn die_with(supervisor: &OwnedFd) -> Result<(), Error> {
 }
 
 /// Hide from COMMAND what this process has of the host: CVE-2016-9962, CVE-2019-5736.
-fn hide() -> Result<(), Error> {
+pub(crate) fn hide() -> Result<(), Error> {
     let attempt = || "cannot hide init".to_owned();
     set_dumpable_behavior(DumpableBehavior::NotDumpable).attempt(attempt)?;
     set_name(c"ns-spawn: init").attempt(attempt)?;
@@ -140,7 +161,7 @@ fn forget(places: Places, terminal: Attached) -> Result<(), Error> {
 /// Reap, and pass on to COMMAND what the supervisor sends, until COMMAND ends. The kernel then kills the rest.
 fn reap(command: i32, page: &Page) -> i32 {
     loop {
-        let Ok(signal) = sys::wait_for_signal() else { continue }; // EINTR: stopped and continued
+        let Ok(signal) = sys::wait_for_signal(None) else { continue }; // EINTR: stopped and continued
         if signal.number == libc::SIGCHLD {
             while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 if pid.as_raw_nonzero().get() == command {
@@ -171,10 +192,12 @@ fn attach_terminal(plan: &Plan, places: &mut Places) -> Result<Attached, Error> 
     }
 }
 
-/// Print steps on standard error, as `bash -x` does.
-pub(crate) fn tell(lines: &[String]) {
-    for line in lines {
-        drop(writeln!(std::io::stderr(), "+ {line}")); // nobody left to tell
+/// Print steps on standard error, as `bash -x` does, and how long they took.
+pub(crate) fn tell(lines: &[String], took: Option<Duration>) {
+    for (at, line) in lines.iter().enumerate() {
+        let took = took.filter(|_| at + 1 == lines.len());
+        let took = took.map(|took| format!("  # {} us", took.as_micros())).unwrap_or_default();
+        drop(writeln!(io::stderr(), "+ {line}{took}")); // nobody left to tell
     }
 }
 
@@ -185,15 +208,24 @@ impl Step {
             Self::JoinNetns => plan.netns.iter().try_for_each(netns::Netns::join),
             Self::RaiseLoopback => netns::raise_loopback(),
             Self::MakePrivate => make_private(),
-            Self::AttachRoot => attach_root(tree),
+            Self::AttachRoot => attach_root(tree, plan.privileged),
+            Self::LayOverlay => lay_overlay(plan, places),
+            Self::NameHost => match &places.dev {
+                Some(dev) => etc::name_host(&plan.hostname, dev.as_fd(), tree),
+                None => Err(Error::new("there is no /dev to make files in")),
+            },
             Self::BindEtcFiles => plan
                 .netns
                 .iter()
                 .try_for_each(|netns| netns.attach_files(&places.given.etc_files, tree)),
             Self::MakeReadOnly => make_read_only(places),
             Self::MountProc => mount(&PROC, places).map(|mount| places.proc = Some(mount)),
-            Self::MountSys => mount(&SYS, places).map(|mount| places.sys = Some(mount)),
+            Self::MountSys => {
+                let sys = if plan.writable_sys { &SYS_RW } else { &SYS };
+                mount(sys, places).map(|mount| places.sys = Some(mount))
+            }
             Self::MountDev => mount_dev(plan, places),
+            Self::MountVolumes => mount_volumes(plan, places),
             Self::MaskPaths => mask_paths(places),
             Self::SetHostname => nix::unistd::sethostname(&plan.hostname)
                 .attempt(|| format!("cannot set the hostname '{}'", plan.hostname)),
@@ -205,13 +237,20 @@ impl Step {
     pub(crate) fn shell(self, plan: &Plan) -> Vec<String> {
         let root = quote(&plan.rootfs.shown().to_string());
         match self {
-            // A part of the command line that begins it all: plan.rs.
+            // Parts of the command line that begins it all: plan.rs.
             Self::JoinNetns | Self::MakePrivate => vec![],
             Self::RaiseLoopback => vec!["ip link set lo up".into()],
             Self::AttachRoot => vec![
                 format!("mount --rbind {root} {root}"),
-                format!("mount -o remount,bind,nodev {root}"),
+                format!(
+                    "mount -o remount,bind,{} {root}",
+                    if plan.privileged { "dev" } else { "nodev" }
+                ),
             ],
+            Self::LayOverlay => {
+                plan.overlay.iter().flat_map(|overlay| overlay.shell(&root)).collect()
+            }
+            Self::NameHost => etc::shell(&plan.hostname, &root),
             Self::BindEtcFiles => plan
                 .netns
                 .iter()
@@ -226,8 +265,13 @@ impl Step {
                 .collect(),
             Self::MakeReadOnly => vec![format!("mount -o remount,bind,nodev,ro {root}")],
             Self::MountProc => vec![PROC.shell(&format!("{root}/proc"))],
-            Self::MountSys => vec![SYS.shell(&format!("{root}/sys"))],
+            Self::MountSys => {
+                vec![if plan.writable_sys { SYS_RW } else { SYS }.shell(&format!("{root}/sys"))]
+            }
             Self::MountDev => dev_lines(&root),
+            Self::MountVolumes => {
+                plan.volumes.iter().flat_map(|volume| volume.shell(&root)).collect()
+            }
             Self::MaskPaths => mask_lines(&root),
             Self::SetHostname => vec![format!("hostname {}", quote(&plan.hostname))],
             Self::SwitchRoot => {
@@ -235,6 +279,28 @@ impl Step {
             }
         }
     }
+}
+
+fn lay_overlay(plan: &Plan, places: &mut Places) -> Result<(), Error> {
+    let Some(changes) = &places.given.changes else {
+        return Err(Error::new("nothing was opened to take the overlay's changes"));
+    };
+    let overlay = overlay::lay(places.given.tree.as_fd(), changes)?;
+    attach_root(overlay.as_fd(), plan.privileged)?;
+    places.given.tree = overlay;
+    Ok(())
+}
+
+fn mount_volumes(plan: &Plan, places: &Places) -> Result<(), Error> {
+    let mut masks = masks(places)?;
+    plan.volumes.iter().zip(&places.given.volumes).try_for_each(|(volume, copy)| {
+        volume.mount(copy.as_ref(), places.given.tree.as_fd(), &mut masks)
+    })
+}
+
+fn masks(places: &Places) -> Result<Masks<'_>, Error> {
+    let null = places.given.devices.first().ok_or_else(|| Error::new("there is no /dev/null"))?;
+    Ok(Masks::new(null.as_fd()))
 }
 
 /// Without this the mounts below would also appear on the host: systemd makes "/" shared.
@@ -280,12 +346,10 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
 }
 
 fn mask_paths(places: &Places) -> Result<(), Error> {
-    let (Some(proc), Some(sys), [null, ..]) =
-        (&places.proc, &places.sys, places.given.devices.as_slice())
-    else {
+    let (Some(proc), Some(sys)) = (&places.proc, &places.sys) else {
         return Err(Error::new("there is no /proc to mask"));
     };
-    let mut masks = Masks::new(null.as_fd());
+    let mut masks = masks(places)?;
     MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), path))?;
     MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), path))?;
     masks.hide_thermal_throttle(sys.as_fd())?;

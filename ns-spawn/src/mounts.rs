@@ -17,26 +17,26 @@ use rustix::{
 };
 
 /// A file system to make: its type, its options, the attributes of its mount, where it goes.
-pub(crate) struct Filesystem {
-    kind: &'static str,
-    options: &'static [(&'static str, &'static str)],
-    flags: &'static [&'static str],
-    attributes: MountAttrFlags,
-    pub(crate) target: &'static str,
+pub(crate) struct Filesystem<'a> {
+    pub(crate) kind: &'static str,
+    pub(crate) options: &'a [(&'a str, &'a str)],
+    pub(crate) flags: &'static [&'static str],
+    pub(crate) attributes: MountAttrFlags,
+    pub(crate) target: &'a str,
 }
 
 const NOSUID_NOEXEC: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-const CLOSED: MountAttrFlags = NOSUID_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(crate) const CLOSED: MountAttrFlags = NOSUID_NOEXEC.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
 // Options and attributes are those of the OCI runtime specification's Linux defaults and of Docker, but for
 // /dev, which is nodev here: see `DEVICES`.
 
-pub(crate) const PROC: Filesystem =
+pub(crate) const PROC: Filesystem<'_> =
     Filesystem { kind: "proc", options: &[], flags: &[], attributes: CLOSED, target: "proc" };
 
 /// sysfs shows the network namespace of the process that mounts it: it has been joined by then.
-pub(crate) const SYS: Filesystem = Filesystem {
+pub(crate) const SYS: Filesystem<'_> = Filesystem {
     kind: "sysfs",
     options: &[],
     flags: &[],
@@ -44,7 +44,11 @@ pub(crate) const SYS: Filesystem = Filesystem {
     target: "sys",
 };
 
-pub(crate) const DEV: Filesystem = Filesystem {
+/// The same for who may write to it.
+pub(crate) const SYS_RW: Filesystem<'_> =
+    Filesystem { kind: "sysfs", options: &[], flags: &[], attributes: CLOSED, target: "sys" };
+
+pub(crate) const DEV: Filesystem<'_> = Filesystem {
     kind: "tmpfs",
     options: &[("mode", "755"), ("size", "65536k")],
     flags: &[],
@@ -53,7 +57,7 @@ pub(crate) const DEV: Filesystem = Filesystem {
 };
 
 /// What lies below /dev. The names are those of directories that [`populate`] makes.
-pub(crate) const BELOW_DEV: [Filesystem; 3] = [
+pub(crate) const BELOW_DEV: [Filesystem<'_>; 3] = [
     Filesystem {
         kind: "devpts",
         options: &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
@@ -71,9 +75,9 @@ pub(crate) const BELOW_DEV: [Filesystem; 3] = [
     Filesystem { kind: "mqueue", options: &[], flags: &[], attributes: CLOSED, target: "mqueue" },
 ];
 
-impl Filesystem {
+impl Filesystem<'_> {
     /// Make it, attached nowhere yet.
-    fn make(&self) -> Result<OwnedFd, Error> {
+    pub(crate) fn make(&self) -> Result<OwnedFd, Error> {
         let attempt =
             || format!("cannot make a '{}' file system for '/{}'", self.kind, self.target);
         let context = fsopen(self.kind, FsOpenFlags::FSOPEN_CLOEXEC)
@@ -239,6 +243,12 @@ impl<'a> Masks<'a> {
             Err(Errno::NOENT) => return Ok(()),
             Err(err) => return Err(err).attempt(attempt),
         };
+        self.hide_at(target, path)
+    }
+
+    /// Hide what is open as `target`, `path` in messages.
+    pub(crate) fn hide_at(&mut self, target: OwnedFd, path: &str) -> Result<(), Error> {
+        let attempt = || format!("cannot mask '{path}'");
         let stat = fstat(&target).attempt(attempt)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             let copy = detached_copy(self.null, false).attempt(attempt)?;
@@ -270,7 +280,7 @@ impl<'a> Masks<'a> {
     }
 }
 
-const EMPTY: Filesystem = Filesystem {
+const EMPTY: Filesystem<'_> = Filesystem {
     kind: "tmpfs",
     options: &[("mode", "755"), ("size", "0")],
     flags: &[],

@@ -4,27 +4,39 @@ use crate::{
     cli::{Cli, Shared},
     command::Command,
     error::{Attempt as _, Error},
-    identity::Identity,
     init::Step,
     netns::Netns,
-    rootfs::Rootfs,
+    overlay::Overlay,
+    rootfs::{Rootfs, needs_root},
     terminal::Terminal,
+    volumes::Volume,
 };
-use nix::sched::CloneFlags;
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, unshare},
+};
 use std::{
     io::{self, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
 /// What will be done.
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Plan {
     pub(crate) rootfs: Rootfs,
     pub(crate) netns: Option<Netns>,
     pub(crate) namespaces: CloneFlags,
+    pub(crate) clocks: Option<Clocks>,
     pub(crate) hostname: String,
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) volumes: Vec<Volume>,
+    pub(crate) privileged: bool,
+    pub(crate) writable_sys: bool,
     pub(crate) steps: Vec<Step>,
     pub(crate) command: Command,
     pub(crate) terminal: Terminal,
+    pub(crate) as_pid_1: bool,
     pub(crate) verbose: bool,
 }
 
@@ -32,32 +44,31 @@ pub(crate) struct Plan {
 const HOSTNAME_BYTES: usize = 64;
 
 impl Plan {
-    pub(crate) fn new(cli: Cli) -> Result<Self, Error> {
-        let rootfs = Rootfs::open(&cli.root)?;
+    pub(crate) fn new(cli: &Cli, root: &Path) -> Result<Self, Error> {
+        let rootfs = Rootfs::open(root)?;
         let netns = cli.netns.as_deref().map(Netns::open).transpose()?;
         if netns.is_some() && cli.share.contains(&Shared::Net) {
             return Err(Error::new("--netns and --share net exclude each other"));
         }
         check_hostname(&cli.hostname)?;
-        if !cli.workdir.is_absolute() {
-            let shown = cli.workdir.display();
-            return Err(Error::new(format!("working directory '{shown}' does not begin with '/'")));
-        }
-        let identity = Identity::look_up(&cli.user, &rootfs)?;
-        let root = rootfs.shown().to_string();
-        let command = Command::new(cli.command, &cli.env, identity, cli.workdir, root)?;
         let namespaces = namespaces(&cli.share, netns.is_some());
-        let terminal = Terminal::choose(cli.console)?;
-        let steps = steps(namespaces, netns.is_some(), cli.read_only);
+        let overlay =
+            cli.overlay.as_ref().map(|upper| Overlay::open(upper.as_deref())).transpose()?;
         Ok(Self {
+            namespaces,
+            clocks: cli.time.as_deref().map(Clocks::read).transpose()?,
+            hostname: cli.hostname.clone(),
+            volumes: Volume::open_all(cli)?,
+            privileged: cli.privileged,
+            writable_sys: cli.privileged || cli.sys_rw,
+            steps: steps(cli, namespaces),
+            command: Command::new(cli, &rootfs)?,
+            terminal: Terminal::choose(cli.console)?,
+            as_pid_1: cli.as_pid_1,
+            verbose: cli.verbose,
             rootfs,
             netns,
-            namespaces,
-            hostname: cli.hostname,
-            steps,
-            command,
-            terminal,
-            verbose: cli.verbose,
+            overlay,
         })
     }
 
@@ -97,30 +108,53 @@ impl Plan {
             .map(|netns| format!("nsenter --net={} ", quote(&netns.path.to_string_lossy())))
             .unwrap_or_default();
         let flags = flags.join(" ");
-        format!("{join}unshare {flags} --propagation private --fork --kill-child sh -e")
+        let clocks = self.clocks.map(|Clocks { monotonic, boottime }| {
+            format!(" --time --monotonic {monotonic} --boottime {boottime}")
+        });
+        let clocks = clocks.unwrap_or_default();
+        format!("{join}unshare {flags}{clocks} --propagation private --fork --kill-child sh -e")
     }
 
     /// The commands that become COMMAND.
     pub(crate) fn command_lines(&self) -> Vec<String> {
-        let user = &self.command.identity;
-        let words: Vec<_> = self.command.shell_words().iter().map(|word| quote(word)).collect();
-        vec![
-            format!("# terminal: {}", self.terminal.shown()),
-            format!("cd {}", quote(&self.command.workdir.to_string_lossy())),
-            format!(
-                "exec setpriv --bounding-set {CAPABILITIES} --inh-caps -all --clear-groups --reuid {} \
-                 --regid {} --no-new-privs {}",
-                user.uid,
-                user.gid,
-                words.join(" ")
-            ),
-        ]
+        let terminal = format!("# terminal: {}", self.terminal.shown());
+        std::iter::once(terminal).chain(self.command.shell()).collect()
     }
 }
 
-/// setpriv(1)'s words for [`crate::security::DOCKER`].
-const CAPABILITIES: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,\
-                            +setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
+/// How far the clocks of a time namespace are ahead, in seconds: `time_namespaces(7)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    monotonic: i64,
+    boottime: i64,
+}
+
+impl Clocks {
+    fn read(text: &str) -> Result<Self, Error> {
+        let number = |part: &str| part.parse::<i64>().ok();
+        let (monotonic, boottime) = text.split_once(',').unwrap_or((text, text));
+        match (number(monotonic), number(boottime)) {
+            (Some(monotonic), Some(boottime)) => Ok(Self { monotonic, boottime }),
+            _ => Err(Error::new(format!(
+                "'{text}' is no time: it has the form MONOTONIC[,BOOTTIME], in seconds"
+            ))),
+        }
+    }
+
+    /// Have a time namespace with them made for this process's children.
+    pub(crate) fn set(self) -> Result<(), Error> {
+        let attempt = || "cannot create the time namespace".to_owned();
+        // CLONE_NEWTIME: nix has no name for it.
+        unshare(CloneFlags::from_bits_retain(0x80)).attempt(attempt).map_err(needs_root)?;
+        let Self { monotonic, boottime } = self;
+        std::fs::write(
+            "/proc/self/timens_offsets",
+            format!("monotonic {monotonic} 0\nboottime {boottime} 0\n"),
+        )
+        .attempt(attempt)
+        .map_err(|err| err.hint_on(Errno::ERANGE, "the clocks cannot be set before zero"))
+    }
+}
 
 fn check_hostname(name: &str) -> Result<(), Error> {
     if name.is_empty() || name.len() > HOSTNAME_BYTES || name.contains('\0') {
@@ -150,22 +184,28 @@ fn namespaces(share: &[Shared], joins: bool) -> CloneFlags {
     flags
 }
 
-/// The order matters: the network namespace before /sys, which shows it; everything that needs the host's
-/// paths before the switch.
-fn steps(namespaces: CloneFlags, joins: bool, read_only: bool) -> Vec<Step> {
+/// The order matters: the network namespace before /sys, which shows it; what the user wants mounted after /dev,
+/// which may be part of its path; everything that needs the host's paths before the switch.
+fn steps(cli: &Cli, namespaces: CloneFlags) -> Vec<Step> {
+    let joins = cli.netns.is_some();
     let own_net = namespaces.contains(CloneFlags::CLONE_NEWNET);
     let own_uts = namespaces.contains(CloneFlags::CLONE_NEWUTS);
+    let has_volumes =
+        [cli.bind.len(), cli.ro_bind.len(), cli.device.len(), cli.tmpfs.len(), cli.mask.len()];
     [
         (joins, Step::JoinNetns),
         (own_net, Step::RaiseLoopback),
         (true, Step::MakePrivate),
         (true, Step::AttachRoot),
+        (cli.overlay.is_some(), Step::LayOverlay),
         (joins, Step::BindEtcFiles),
-        (read_only, Step::MakeReadOnly),
+        (cli.read_only, Step::MakeReadOnly),
         (true, Step::MountProc),
         (true, Step::MountSys),
         (true, Step::MountDev),
-        (true, Step::MaskPaths),
+        (own_uts, Step::NameHost),
+        (has_volumes.iter().any(|number| *number > 0), Step::MountVolumes),
+        (!cli.no_mask && !cli.privileged, Step::MaskPaths),
         (own_uts, Step::SetHostname),
         (true, Step::SwitchRoot),
     ]
@@ -187,6 +227,7 @@ pub(crate) fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     #[test]
     fn words_are_quoted_where_a_shell_would_split_them() {
@@ -205,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_joined_network_namespace_is_entered_before_sys_is_mounted() {
-        let steps = steps(namespaces(&[], true), true, false);
+        let cli = Cli::try_parse_from(["ns-spawn", "--root", "/", "--netns", "x"]).unwrap();
+        let steps = steps(&cli, namespaces(&[], true));
         let at = |wanted| steps.iter().position(|step| *step == wanted);
         assert!(at(Step::JoinNetns) < at(Step::MountSys));
         assert_eq!(at(Step::RaiseLoopback), None);

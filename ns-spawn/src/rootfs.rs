@@ -12,7 +12,10 @@ use nix::{
 };
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, mkdirat, openat,
+        openat2, statx,
+    },
     io::Result as SysResult,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
     process::fchdir,
@@ -94,14 +97,16 @@ pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
     move_mount(mount, "", target, "", empty)
 }
 
-/// Attach `tree` over this mount namespace's '/'.
+/// Attach `tree` over this mount namespace's '/'. `devices`: nodes in it may be opened.
 ///
 /// There, since `pivot_root(2)` wants a mount point below the old root, and '/' is the one path that
 /// certainly leads to the same place in the new mount namespace as before.
-pub(crate) fn attach_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
-    sys::set_mount_attributes(tree, libc::MOUNT_ATTR_NODEV, 0, true)
-        .attempt(|| "cannot set the mount attributes of the root directory".into())
-        .map_err(old_kernel)?;
+pub(crate) fn attach_root(tree: BorrowedFd<'_>, devices: bool) -> Result<(), Error> {
+    if !devices {
+        sys::set_mount_attributes(tree, libc::MOUNT_ATTR_NODEV, 0, true)
+            .attempt(|| "cannot set the mount attributes of the root directory".into())
+            .map_err(old_kernel)?;
+    }
     move_mount(tree, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .attempt(|| "cannot attach the root directory".into())
 }
@@ -114,7 +119,18 @@ pub(crate) fn switch_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
     pivot_root(".", ".").attempt(|| "cannot make DIR the root directory".into()).map_err(
         |err| err.hint_on(Errno::EINVAL, "pivot_root(2) does not work from an initramfs"),
     )?;
-    umount2(".", MntFlags::MNT_DETACH).attempt(|| "cannot detach the old root".into())
+    umount2(".", MntFlags::MNT_DETACH).attempt(|| "cannot detach the old root".into())?;
+    // Were anything still mounted over '/', '/..' would lead there.
+    let mount_of = |path: &str| {
+        statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+            .map(|stat| stat.stx_mnt_id)
+            .attempt(|| "cannot look at the new root".into())
+    };
+    if mount_of("/..")? == mount_of("/")? {
+        Ok(())
+    } else {
+        Err(Error::new("the old root is still mounted over the new one"))
+    }
 }
 
 /// Open a directory that is to be mounted on, directly below `tree`, and make it when it is missing.
@@ -147,6 +163,15 @@ pub(crate) fn mount_point_within(
     kind: Kind,
 ) -> Result<OwnedFd, Error> {
     resolve_or_make(tree, path, kind, 0).attempt(|| format!("cannot mount on '{}'", path.display()))
+}
+
+/// Open what `path` names inside `tree`, if it is there.
+pub(crate) fn find_within(tree: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Error> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(tree, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        found => found.map(Some).attempt(|| format!("cannot open '{}'", path.display())),
+    }
 }
 
 /// As many links as the kernel follows: `path_resolution(7)`.
@@ -186,7 +211,8 @@ fn resolve_or_make(
             drop(openat(&parent, name, make, Mode::from_raw_mode(0o644))?);
         }
     }
-    openat(&parent, name, look | OFlags::NOFOLLOW, Mode::empty())
+    let directory = if kind == Kind::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
+    openat(&parent, name, look | directory | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// `target` as seen from the directory `base`, with no `..` left and so nothing outside.

@@ -1,6 +1,9 @@
 //! What COMMAND may do: capabilities and `no_new_privs`.
 
-use crate::error::{Attempt as _, Error};
+use crate::{
+    cli::Cli,
+    error::{Attempt as _, Error},
+};
 use rustix::{
     io::Errno,
     thread::{
@@ -10,7 +13,7 @@ use rustix::{
 };
 
 /// Docker's default set: moby's oci/caps/defaults.go. `apt-get` works with it.
-pub(crate) const DOCKER: CapabilitySet = CapabilitySet::CHOWN
+const DOCKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -25,8 +28,68 @@ pub(crate) const DOCKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
+/// What COMMAND is allowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Privileges {
+    pub(crate) capabilities: CapabilitySet,
+    /// Whether an exec may give more: prctl(2), `PR_SET_NO_NEW_PRIVS`.
+    gain_more: bool,
+}
+
+impl Privileges {
+    pub(crate) fn new(cli: &Cli) -> Result<Self, Error> {
+        let start = if cli.privileged { CapabilitySet::all() } else { DOCKER };
+        let added = cli.cap_add.iter().try_fold(start, |set, name| Ok(set | named(name)?))?;
+        let capabilities =
+            cli.cap_drop.iter().try_fold(added, |set, name| Ok(set - named(name)?))?;
+        Ok(Self { capabilities, gain_more: cli.privileged })
+    }
+
+    /// Take the rest from the bounding set and from this process, which still has to become its user.
+    pub(crate) fn limit(&self) -> Result<(), Error> {
+        limit_bounding_set(self.capabilities)?;
+        let to_become = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        limit_capabilities(self.capabilities | to_become)
+    }
+
+    /// After this process has become its user.
+    pub(crate) fn seal(&self, uid: u32) -> Result<(), Error> {
+        let to_become = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        if uid == 0 && !self.capabilities.contains(to_become) {
+            limit_capabilities(self.capabilities)?;
+        }
+        if self.gain_more { Ok(()) } else { give_up_new_privileges() }
+    }
+
+    /// setpriv(1)'s words for it.
+    pub(crate) fn shell_words(&self) -> Vec<String> {
+        let names =
+            self.capabilities.iter_names().map(|(name, _)| format!("+{}", name.to_lowercase()));
+        let set = if self.capabilities.is_all() {
+            "+all".to_owned()
+        } else {
+            std::iter::once("-all".to_owned()).chain(names).collect::<Vec<_>>().join(",")
+        };
+        let mut words = vec!["--bounding-set".into(), set, "--inh-caps".into(), "-all".into()];
+        words.extend((!self.gain_more).then(|| "--no-new-privs".into()));
+        words
+    }
+}
+
+/// A capability by its name, with or without `CAP_`; `ALL` is all of them.
+fn named(name: &str) -> Result<CapabilitySet, Error> {
+    let upper = name.to_ascii_uppercase();
+    match upper.strip_prefix("CAP_").unwrap_or(&upper) {
+        "ALL" => Ok(CapabilitySet::all()),
+        name => CapabilitySet::from_name(name).ok_or_else(|| {
+            Error::new(format!("'{name}' is no capability"))
+                .hint("capabilities(7) lists them; ALL means every one")
+        }),
+    }
+}
+
 /// Take every capability but `keep` out of the bounding set: no exec gives it back.
-pub(crate) fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Error> {
+fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Error> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if keep.contains(capability) {
@@ -55,13 +118,21 @@ pub(crate) fn limit_capabilities(keep: CapabilitySet) -> Result<(), Error> {
 }
 
 /// No exec gives privileges any more: prctl(2), `PR_SET_NO_NEW_PRIVS`.
-pub(crate) fn give_up_new_privileges() -> Result<(), Error> {
+fn give_up_new_privileges() -> Result<(), Error> {
     set_no_new_privs(true).attempt(|| "cannot set no_new_privs".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_go_by_their_names() {
+        assert_eq!(named("net_admin").unwrap(), CapabilitySet::NET_ADMIN);
+        assert_eq!(named("CAP_SYS_PTRACE").unwrap(), CapabilitySet::SYS_PTRACE);
+        assert!(named("ALL").unwrap().is_all());
+        assert!(named("NET").is_err());
+    }
 
     #[test]
     fn the_default_set_is_dockers() {

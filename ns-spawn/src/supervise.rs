@@ -1,13 +1,19 @@
 //! The supervisor: clones init, passes signals and the terminal on, waits, tells how it ended.
 
 use crate::{
+    cli::Cli,
+    command::Command,
     error::{Attempt as _, Error},
     init::{self, Given},
+    join::Join,
     mounts,
-    plan::Plan,
+    overlay::Overlay,
+    plan::{Clocks, Plan},
     rootfs::needs_root,
+    status::Status,
     sys::{self, Note, Page, Received, Side},
     terminal::{self, Relay, Saved, Terminal},
+    volumes::Volume,
 };
 use nix::{
     errno::Errno,
@@ -19,11 +25,16 @@ use nix::{
     },
 };
 use rustix::{
-    event::{PollFd, PollFlags, poll},
-    fd::AsFd as _,
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd as _, AsRawFd as _, OwnedFd},
     process::{Pid, PidfdFlags, WaitOptions, WaitStatus, getpid, pidfd_open, waitpid},
 };
-use std::{os::unix::net::UnixStream, process::ExitCode};
+use std::{
+    io::Read as _,
+    os::unix::net::UnixStream,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 /// How COMMAND ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,29 +43,92 @@ pub(crate) enum Ended {
     Killed(i32),
 }
 
-/// Do what is planned, and wait for its end.
-pub(crate) fn act(plan: &Plan) -> Result<Ended, Error> {
+impl Ended {
+    /// Tell it to who wants to know, and end as COMMAND did.
+    pub(crate) fn finish(self, status: &Status) -> Result<ExitCode, Error> {
+        status.ended(self)?;
+        Ok(self.exit_code())
+    }
+}
+
+/// What is asked for: a container, or COMMAND in one that runs.
+pub(crate) enum Job {
+    New(Box<Plan>, Option<Duration>),
+    Join(Box<Join>, Option<Duration>),
+}
+
+impl Job {
+    pub(crate) fn plan(cli: &Cli) -> Result<Self, Error> {
+        let patience = cli.kill_after.map(Duration::from_secs);
+        match (cli.join, &cli.root) {
+            (Some(pid), _) => Ok(Self::Join(Box::new(Join::new(cli, pid)?), patience)),
+            (None, Some(root)) => Ok(Self::New(Box::new(Plan::new(cli, root)?), patience)),
+            (None, None) => Err(Error::new("--root is missing")),
+        }
+    }
+
+    pub(crate) fn print(&self) -> Result<ExitCode, Error> {
+        match self {
+            Self::New(plan, _) => plan.print(),
+            Self::Join(join, _) => join.print(),
+        }
+    }
+
+    fn terminal(&self) -> &Terminal {
+        match self {
+            Self::New(plan, _) => &plan.terminal,
+            Self::Join(join, _) => &join.terminal,
+        }
+    }
+
+    fn command(&self) -> &Command {
+        match self {
+            Self::New(plan, _) => &plan.command,
+            Self::Join(join, _) => &join.command,
+        }
+    }
+}
+
+/// Do it, and wait for its end.
+pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     let (mask, saved) = (take_signals()?, Saved::new());
     let page = Page::new().attempt(|| "cannot map a page".into())?;
-    let (init, channel) = start(plan, mask, &page)?;
-    let mut supervisor = Supervisor { init, killed: false, terms: 0, shares_terminal: false };
-    let ended = if let Some(channel) = channel {
-        supervisor.with_own_terminal(&channel)
-    } else {
-        supervisor.shares_terminal = matches!(plan.terminal, Terminal::Inherited { .. });
-        supervisor.watch()
+    let own_terminal = matches!(job.terminal(), Terminal::Own { .. });
+    let pair = (own_terminal || status.is_wanted()).then(UnixStream::pair).transpose();
+    let (channel, theirs) = pair.attempt(|| "cannot make a socket pair".into())?.unzip();
+    let (first, patience, direct) = match job {
+        Job::New(plan, patience) => {
+            (start(plan, mask, &page, channel.as_ref(), theirs)?, patience, plan.as_pid_1)
+        }
+        Job::Join(join, patience) => {
+            let first = join.start(mask, &page, channel.as_ref(), theirs.as_ref())?;
+            drop(theirs); // or its end would never be seen
+            (first, patience, true)
+        }
     };
-    let init_ended = match ended {
-        Ok(status) => status,
+    job.command().passed.iter().for_each(|number| sys::close_number(*number));
+    let shares_terminal = matches!(job.terminal(), Terminal::Inherited { .. });
+    let mut supervisor = Supervisor {
+        first,
+        direct,
+        killed: false,
+        terms: 0,
+        shares_terminal,
+        patience: *patience,
+        deadline: None,
+    };
+    let ended = supervisor.attend(channel.as_ref(), own_terminal, &page, status);
+    let ended = match ended {
+        Ok(ended) => ended,
         Err(error) => {
             supervisor.kill();
-            drop(supervisor.wait_for_init());
-            saved.put_back().ok(); // the first error is the one to tell
+            supervisor.wait_for_first().ok(); // the first error is the one to tell
+            saved.put_back().ok();
             return Err(error);
         }
     };
     saved.put_back().attempt(|| "cannot put the terminal back as it was".into())?;
-    supervisor.judge(&page, init_ended)
+    supervisor.judge(&page, ended)
 }
 
 /// Block all signals, to wait for them, and see that SIGCHLD comes: a caller that ignores it hands that down.
@@ -66,24 +140,26 @@ fn take_signals() -> Result<SigSet, Error> {
 }
 
 /// Open what init needs and clone it.
-fn start(plan: &Plan, mask: SigSet, page: &Page) -> Result<(i32, Option<UnixStream>), Error> {
-    let (ours, theirs) = if matches!(plan.terminal, Terminal::Own { .. }) {
-        let pair = UnixStream::pair().attempt(|| "cannot make a socket pair".into())?;
-        (Some(pair.0), Some(pair.1))
-    } else {
-        (None, None)
-    };
+fn start(
+    plan: &Plan,
+    mask: SigSet,
+    page: &Page,
+    ours: Option<&UnixStream>,
+    theirs: Option<UnixStream>,
+) -> Result<i32, Error> {
     let given = Given {
         tree: plan.rootfs.detach()?,
         devices: mounts::detach_devices()?,
         etc_files: plan.netns.as_ref().map_or(Ok(vec![]), crate::netns::Netns::detach_files)?,
-        supervisor: pidfd_open(getpid(), PidfdFlags::empty())
-            .attempt(|| "cannot open a descriptor of the supervisor".into())?,
+        volumes: plan.volumes.iter().map(Volume::detach).collect::<Result<_, _>>()?,
+        changes: plan.overlay.as_ref().map(Overlay::detach).transpose()?,
+        supervisor: own_pidfd()?,
         channel: theirs,
         mask,
     };
+    plan.clocks.map_or(Ok(()), Clocks::set)?;
     if plan.verbose {
-        init::tell(&[plan.start_line()]);
+        init::tell(&[plan.start_line()], None);
     }
     let flags = u64::from(plan.namespaces.bits().cast_unsigned());
     let side = sys::clone_process(flags)
@@ -92,34 +168,80 @@ fn start(plan: &Plan, mask: SigSet, page: &Page) -> Result<(i32, Option<UnixStre
         .map_err(|err| err.hint_on(Errno::ENOSPC, "see /proc/sys/user/max_*_namespaces"))?;
     match side {
         Side::Child => {
-            drop(ours); // the supervisor's end: it must not stay open here
+            close_other_end(ours);
             init::run(plan, given, page)
         }
-        Side::Parent(init) => Ok((init, ours)),
+        Side::Parent(init) => Ok(init),
     }
 }
 
+/// In the child: the supervisor's end of the channel must not stay open.
+pub(crate) fn close_other_end(ours: Option<&UnixStream>) {
+    if let Some(ours) = ours {
+        sys::close_number(ours.as_raw_fd().unsigned_abs());
+    }
+}
+
+/// A descriptor that becomes readable when this process ends.
+pub(crate) fn own_pidfd() -> Result<OwnedFd, Error> {
+    pidfd_open(getpid(), PidfdFlags::empty())
+        .attempt(|| "cannot open a descriptor of the supervisor".into())
+}
+
 struct Supervisor {
-    init: i32,
-    /// We killed init ourselves.
+    /// The container's first process, or with --join COMMAND itself.
+    first: i32,
+    /// Whether that one is COMMAND: no init stands between.
+    direct: bool,
+    /// We killed it ourselves.
     killed: bool,
     /// How many SIGTERM have come.
     terms: u32,
     /// COMMAND has our terminal and, but for its own doing, our process group.
     shares_terminal: bool,
+    /// How long a first SIGTERM may take to work.
+    patience: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl Supervisor {
-    /// Pass signals on until init ends.
+    /// Wait for the end, and until then serve COMMAND.
+    fn attend(
+        &mut self,
+        channel: Option<&UnixStream>,
+        own_terminal: bool,
+        page: &Page,
+        status: &Status,
+    ) -> Result<WaitStatus, Error> {
+        let Some(mut channel) = channel else { return self.watch() };
+        let master = if own_terminal { terminal::receive_master(channel)? } else { None };
+        if status.is_wanted() {
+            // The other end is closed by COMMAND's exec, or when there will be none.
+            let end =
+                channel.read(&mut [0]).attempt(|| "cannot wait for COMMAND's start".into())?;
+            debug_assert_eq!(end, 0, "nothing is sent but the terminal");
+            if !matches!(page.read(), Note::Failed { .. }) {
+                status.started(self.first)?;
+            }
+        }
+        match (master, own_terminal) {
+            (Some(master), _) => self.with_own_terminal(master),
+            (None, true) => self.wait_for_first(),
+            (None, false) => self.watch(),
+        }
+    }
+
+    /// Pass signals on until the container ends.
     fn watch(&mut self) -> Result<WaitStatus, Error> {
         loop {
-            match sys::wait_for_signal() {
+            match sys::wait_for_signal(self.time_left()) {
                 Ok(signal) if signal.number == libc::SIGCHLD => {
-                    if let Some(status) = self.init_status(WaitOptions::NOHANG)? {
+                    if let Some(status) = self.first_status(WaitOptions::NOHANG)? {
                         return Ok(status);
                     }
                 }
                 Ok(signal) => self.on_signal(signal, None)?,
+                Err(Errno::EAGAIN) => self.kill(),
                 Err(Errno::EINTR) => {} // stopped and continued
                 Err(errno) => return Err(errno).attempt(|| "cannot wait for signals".into()),
             }
@@ -127,17 +249,17 @@ impl Supervisor {
     }
 
     /// The same, and carry bytes between the caller's terminal and the container's.
-    fn with_own_terminal(&mut self, channel: &UnixStream) -> Result<WaitStatus, Error> {
-        let Some(master) = terminal::receive_master(channel)? else {
-            return self.wait_for_init();
-        };
+    fn with_own_terminal(&mut self, master: OwnedFd) -> Result<WaitStatus, Error> {
         let mut relay = Relay::new(master)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&SigSet::all(), flags)
             .attempt(|| "cannot make a signal descriptor".into())?;
         loop {
-            let (signal_ready, ready) = wait_for_any(&signals, &relay)?;
+            let (signal_ready, ready) = wait_for_any(&signals, &relay, self.time_left())?;
             relay.carry(ready);
+            if self.time_left() == Some(Duration::ZERO) {
+                self.kill();
+            }
             if !signal_ready {
                 continue;
             }
@@ -149,12 +271,17 @@ impl Supervisor {
                 };
                 if signal.number != libc::SIGCHLD {
                     self.on_signal(signal, Some(&relay))?;
-                } else if let Some(status) = self.init_status(WaitOptions::NOHANG)? {
+                } else if let Some(status) = self.first_status(WaitOptions::NOHANG)? {
                     drain(&mut relay);
                     return Ok(status);
                 }
             }
         }
+    }
+
+    /// Until COMMAND is killed, if that is to be.
+    fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     fn on_signal(&mut self, signal: Received, relay: Option<&Relay>) -> Result<(), Error> {
@@ -171,7 +298,10 @@ impl Supervisor {
                 Ok(())
             }
             number => {
-                self.terms += u32::from(number == libc::SIGTERM);
+                if number == libc::SIGTERM {
+                    self.terms += 1;
+                    self.deadline = self.patience.map(|patience| Instant::now() + patience);
+                }
                 self.pass_on(number)
             }
         }
@@ -190,45 +320,39 @@ impl Supervisor {
     }
 
     fn pass_on(&self, number: i32) -> Result<(), Error> {
-        sys::kill(self.init, number).attempt(|| format!("cannot pass on signal {number}"))
+        sys::kill(self.first, number).attempt(|| format!("cannot pass on signal {number}"))
     }
 
     fn kill(&mut self) {
-        self.killed = true;
-        sys::kill(self.init, libc::SIGKILL).ok(); // ESRCH: it has ended, which is all that is wanted
+        (self.killed, self.deadline) = (true, None);
+        sys::kill(self.first, libc::SIGKILL).ok(); // ESRCH: it has ended, which is all that is wanted
     }
 
-    fn wait_for_init(&self) -> Result<WaitStatus, Error> {
+    fn wait_for_first(&self) -> Result<WaitStatus, Error> {
         loop {
-            if let Some(status) = self.init_status(WaitOptions::empty())? {
+            if let Some(status) = self.first_status(WaitOptions::empty())? {
                 return Ok(status);
             }
         }
     }
 
-    fn init_status(&self, options: WaitOptions) -> Result<Option<WaitStatus>, Error> {
-        let found = waitpid(Pid::from_raw(self.init), options)
-            .attempt(|| "cannot wait for the container's init".into())?;
+    fn first_status(&self, options: WaitOptions) -> Result<Option<WaitStatus>, Error> {
+        let found = waitpid(Pid::from_raw(self.first), options)
+            .attempt(|| "cannot wait for the container".into())?;
         Ok(found.map(|(_, status)| status))
     }
 
-    /// What came of it, from what init left on the page and how it ended itself.
-    fn judge(&self, page: &Page, init: WaitStatus) -> Result<Ended, Error> {
+    /// What came of it, from what was left on the page and how the first process ended.
+    fn judge(&self, page: &Page, first: WaitStatus) -> Result<Ended, Error> {
         match page.read() {
             Note::Failed { attempt, errno, hint, code } => {
                 Err(Error::found(attempt, errno, hint, code))
             }
-            Note::Ended(status) => {
-                Ok(if libc::WIFSIGNALED(status) {
-                    Ended::Killed(libc::WTERMSIG(status))
-                } else {
-                    let [_, code, ..] = status.to_le_bytes(); // WEXITSTATUS(), which has 8 bits
-                    Ended::Exited(code)
-                })
-            }
+            Note::Ended(status) => Ok(Ended::of(status)),
+            Note::Nothing if self.direct => Ok(Ended::of(first.as_raw())),
             Note::Nothing if self.killed => Ok(Ended::Killed(libc::SIGKILL)),
             Note::Nothing => {
-                let signal = init.terminating_signal().unwrap_or(0);
+                let signal = first.terminating_signal().unwrap_or(0);
                 let error =
                     Error::new(format!("the container's init was killed by signal {signal}"));
                 Err(error.status(128 + u8::try_from(signal).unwrap_or(0)))
@@ -238,7 +362,11 @@ impl Supervisor {
 }
 
 /// Wait until there is something to do.
-fn wait_for_any(signals: &SignalFd, relay: &Relay) -> Result<(bool, [bool; 3]), Error> {
+fn wait_for_any(
+    signals: &SignalFd,
+    relay: &Relay,
+    limit: Option<Duration>,
+) -> Result<(bool, [bool; 3]), Error> {
     let interests = relay.interests();
     let flags = |read: bool, write: bool| {
         let mut flags = PollFlags::empty();
@@ -254,7 +382,11 @@ fn wait_for_any(signals: &SignalFd, relay: &Relay) -> Result<(bool, [bool; 3]), 
             polled.push(PollFd::from_borrowed_fd(fd, flags(interest.read, interest.write)));
         }
     }
-    match poll(&mut polled, None) {
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    match poll(&mut polled, limit.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(err) => return Err(err).attempt(|| "cannot wait for the terminal".into()),
     }
@@ -275,9 +407,18 @@ fn drain(relay: &mut Relay) {
 }
 
 impl Ended {
+    /// From a wait(2) status.
+    fn of(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            return Self::Killed(libc::WTERMSIG(status));
+        }
+        let [_, code, ..] = status.to_le_bytes(); // WEXITSTATUS(), which has 8 bits
+        Self::Exited(code)
+    }
+
     /// As a shell shows it. For SIGINT and SIGQUIT die of the same signal: a shell then stops its script, as it
     /// would had it run COMMAND itself.
-    pub(crate) fn exit_code(self) -> ExitCode {
+    fn exit_code(self) -> ExitCode {
         match self {
             Self::Exited(code) => ExitCode::from(code),
             Self::Killed(number) => {

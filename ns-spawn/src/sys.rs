@@ -5,13 +5,14 @@ use nix::{
     libc,
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
 };
-use rustix::fd::{AsFd, AsRawFd as _};
+use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::{
     ffi::CStr,
     mem,
-    os::raw::c_char,
+    os::{fd::FromRawFd as _, raw::c_char},
     ptr,
     sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering},
+    time::Duration,
 };
 
 /// On which side of the clone one is.
@@ -63,13 +64,18 @@ pub(crate) struct Received {
     pub(crate) sender: i32,
 }
 
-/// Wait for one of the blocked signals: sigwaitinfo(2) on all of them.
-pub(crate) fn wait_for_signal() -> Result<Received, Errno> {
+/// Wait for one of the blocked signals, at most as long as `limit`: EAGAIN says that it is over.
+pub(crate) fn wait_for_signal(limit: Option<Duration>) -> Result<Received, Errno> {
     let all = SigSet::all();
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: zero is a valid siginfo_t.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-    // SAFETY: both point to values that live until the call returns.
-    let number = unsafe { libc::sigwaitinfo(all.as_ref(), &raw mut info) };
+    // SAFETY: all three point to values that live until the call returns; a null limit is none.
+    let number = unsafe { libc::sigtimedwait(all.as_ref(), &raw mut info, limit) };
     let number = Errno::result(number)?;
     // SAFETY: si_pid is valid memory for any signal; it is meaningful only if `sent`.
     let sender = unsafe { info.si_pid() };
@@ -159,6 +165,42 @@ pub(crate) fn wipe_arguments() {
     let length = end.addr() - first.addr();
     // SAFETY: the area between belongs to this process and nothing of Rust's borrows it: `std::env` copies.
     unsafe { ptr::write_bytes(first, 0, length) };
+}
+
+/// A descriptor of our own for what the caller has open as `number`.
+pub(crate) fn duplicate(number: u32) -> Result<OwnedFd, Errno> {
+    let number = i32::try_from(number).map_err(|_| Errno::EBADF)?;
+    // SAFETY: takes no pointers.
+    let copy = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: it is new, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Let the caller's descriptor `number` through the next exec.
+pub(crate) fn keep_at_exec(number: u32) -> Result<(), Errno> {
+    let number = i32::try_from(number).map_err(|_| Errno::EBADF)?;
+    // SAFETY: takes no pointers.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, 0) }).map(drop)
+}
+
+/// Close the caller's descriptor `number`, which no value of ours owns.
+pub(crate) fn close_number(number: u32) {
+    if let Ok(number) = i32::try_from(number) {
+        // SAFETY: takes no pointers, and the caller of this says that nothing owns it.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// Get a new, empty session keyring: the caller's keys stay outside (keyctl(2)).
+pub(crate) fn leave_session_keyring() -> Result<(), Errno> {
+    // SAFETY: a null name asks for an anonymous keyring.
+    let joined = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>())
+    };
+    match Errno::result(joined) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()), // a kernel without keys has none to leave
+        Err(errno) => Err(errno),
+    }
 }
 
 /// A page shared with the child, on which it leaves how things ended. No descriptor is needed for it, so

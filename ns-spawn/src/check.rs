@@ -1,0 +1,132 @@
+//! Whether this host can run containers; if not, why, and what helps.
+
+use crate::error::{Attempt as _, Error};
+use nix::{errno::Errno, unistd::geteuid};
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
+    mount::{FsOpenFlags, fsopen},
+    thread::{CapabilitySet, capabilities},
+};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    /// None: it is there. Else why not, and what helps.
+    missing: Option<(String, &'static str)>,
+    /// Whether nothing works without it.
+    needed: bool,
+}
+
+/// Print what was found: 0 if containers can be run, 1 if not.
+pub(crate) fn print() -> Result<ExitCode, Error> {
+    let findings = look();
+    let mut text = String::new();
+    for Finding { what, missing, needed } in &findings {
+        let line = match (missing, needed) {
+            (None, _) => format!("yes  {what}\n"),
+            (Some((why, help)), true) => format!("NO   {what}: {why}\n     hint: {help}\n"),
+            (Some((why, help)), false) => format!("no   {what}: {why}\n     hint: {help}\n"),
+        };
+        text.push_str(&line);
+    }
+    io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write to standard output".into())?;
+    let able = findings.iter().all(|finding| finding.missing.is_none() || !finding.needed);
+    Ok(if able { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn look() -> Vec<Finding> {
+    let namespaces = [
+        ("mnt", "mount namespaces"),
+        ("pid", "PID namespaces"),
+        ("uts", "UTS namespaces"),
+        ("ipc", "IPC namespaces"),
+        ("cgroup", "cgroup namespaces"),
+        ("net", "network namespaces"),
+    ];
+    let mut findings: Vec<_> = namespaces
+        .into_iter()
+        .map(|(file, what)| {
+            let there = Path::new("/proc/self/ns").join(file).exists();
+            let missing = (!there).then(|| {
+                ("the kernel has none".to_owned(), "use a kernel built with CONFIG_NAMESPACES")
+            });
+            Finding { what, missing, needed: true }
+        })
+        .collect();
+    findings.push(call(
+        "openat2 (Linux 5.6)",
+        openat2(CWD, "/", OFlags::PATH, Mode::empty(), ResolveFlags::empty()).err(),
+    ));
+    let refused = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).err();
+    findings.push(call(
+        "mounting by descriptor (Linux 5.2)",
+        refused.filter(|errno| *errno == rustix::io::Errno::NOSYS),
+    ));
+    findings.push(call("mount_setattr (Linux 5.12)", mount_setattr()));
+    findings.push(privileges());
+    findings.push(user_namespaces());
+    findings.push(injection());
+    findings
+}
+
+fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
+    let missing = refused.map(|errno| {
+        let errno = Errno::from_raw(errno.raw_os_error());
+        (format!("{} ({errno:?})", errno.desc()), "use Linux 5.12 or later")
+    });
+    Finding { what, missing, needed: true }
+}
+
+/// Ask for nothing, of no descriptor: a kernel that has the call says EBADF, or EPERM before it looks.
+fn mount_setattr() -> Option<rustix::io::Errno> {
+    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, 0, false).err();
+    (refused == Some(Errno::ENOSYS)).then_some(rustix::io::Errno::NOSYS)
+}
+
+fn privileges() -> Finding {
+    let permitted = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let missing = (!permitted.contains(CapabilitySet::SYS_ADMIN)).then(|| {
+        let uid = geteuid();
+        (format!("user {uid} has no CAP_SYS_ADMIN"), "run as root")
+    });
+    Finding { what: "privileges to make namespaces", missing, needed: true }
+}
+
+/// Sysctls that keep ordinary users from making user namespaces, and what each is called.
+fn user_namespaces() -> Finding {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let is = |name: &str, value: &str| read(name).trim() == value;
+    let missing = if !Path::new("/proc/self/ns/user").exists() {
+        Some(("the kernel has none".to_owned(), "use a kernel built with CONFIG_USER_NS"))
+    } else if is("kernel/unprivileged_userns_clone", "0") {
+        Some((
+            "kernel.unprivileged_userns_clone is 0".into(),
+            "sysctl kernel.unprivileged_userns_clone=1",
+        ))
+    } else if is("user/max_user_namespaces", "0") {
+        Some(("user.max_user_namespaces is 0".into(), "sysctl user.max_user_namespaces=10000"))
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        let why = "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns is 1)";
+        Some((
+            why.into(),
+            "give ns-spawn an AppArmor profile with 'userns,', or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ))
+    } else {
+        None
+    };
+    Finding { what: "user namespaces for ordinary users", missing, needed: false }
+}
+
+/// Not needed, as ns-spawn gives a pty of its own: told for those who inherit a terminal.
+fn injection() -> Finding {
+    let legacy = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").unwrap_or_default();
+    let missing = (legacy.trim() == "1")
+        .then(|| ("dev.tty.legacy_tiocsti is 1".to_owned(), "sysctl dev.tty.legacy_tiocsti=0"));
+    Finding { what: "no input injection by TIOCSTI on this host", missing, needed: false }
+}
