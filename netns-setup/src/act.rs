@@ -21,6 +21,8 @@ use std::{fs, process::ExitCode};
 pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
     let wanted = wanted(&up.network)?;
     let _lock = begin(&up.trial, &wanted.netns)?;
+    let bridge = wanted.bridge.as_ref().filter(|_| !up.trial.dry_run);
+    let _bridge_lock = bridge.map(|bridge| NameLock::take_bridge(bridge)).transpose()?;
     let mut host = Host::open(&wanted.netns, up.trial.verbose)?;
     let plan = converge(&wanted, &host.state(|state| asks(&wanted, state))?, up.force)?;
     if up.trial.dry_run {
@@ -46,7 +48,15 @@ pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
     let name = netns_name(&down.name)?;
     let _lock = begin(&down.trial, &name)?;
     let mut host = Host::open(&name, down.trial.verbose)?;
-    let plan = remove(&host.state(leftovers)?);
+    let mut state = host.state(leftovers)?;
+    let bridges = state.idle_bridges().into_iter().filter(|_| !down.trial.dry_run);
+    let locks: Vec<NameLock> =
+        bridges.map(|bridge| NameLock::take_bridge(&bridge.name)).collect::<Result<_, _>>()?;
+    if !locks.is_empty() {
+        // Somebody may have become a port while we waited.
+        state = host.state(leftovers)?;
+    }
+    let plan = remove(&state);
     if down.trial.dry_run {
         return print(&plan.steps);
     }
@@ -136,6 +146,7 @@ fn left_behind(step: &Step) -> String {
         Step::AddNetns { netns } | Step::DeleteNetns { netns } | Step::RemoveStale { netns } => {
             format!("'{}'", netns::path(netns).display())
         }
+        Step::AddBridge { bridge, .. } => format!("interface '{bridge}'"),
         Step::AddVeth { pair, .. } => format!("interface '{}'", pair.host_link),
         Step::DeleteLink { link, .. } => format!("interface '{link}'"),
         Step::Forward { .. } | Step::ReleaseForwarding { .. } => {

@@ -80,6 +80,11 @@ pub(crate) struct Network {
     #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.2/24")]
     pub(crate) container_addr: Vec<String>,
 
+    /// Make the host end a port of this bridge, which has the host addresses then
+    /// and is made when it is missing: several containers in one subnet
+    #[arg(long, value_name = "LINK")]
+    pub(crate) bridge: Option<String>,
+
     /// Where the default route leads (repeat for IPv4 and IPv6) [default: the
     /// first host address]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "no_default_route")]
@@ -131,11 +136,12 @@ pub(crate) struct Network {
 }
 
 /// What is in the JSON that `--from` reads.
-const DESCRIBED: [&str; 14] = [
+const DESCRIBED: [&str; 15] = [
     "host_link",
     "container_link",
     "host_addr",
     "container_addr",
+    "bridge",
     "gateway",
     "no_default_route",
     "mtu",

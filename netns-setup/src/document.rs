@@ -28,6 +28,8 @@ pub(crate) struct Document {
     pub(crate) made: bool,
     pub(crate) host_end: Option<End>,
     pub(crate) container_end: Option<End>,
+    /// It has the addresses of the host end.
+    pub(crate) bridge: Option<String>,
     pub(crate) default_routes: Option<Vec<IpAddr>>,
     pub(crate) forwarding: bool,
     pub(crate) nat: bool,
@@ -57,14 +59,17 @@ impl Document {
     pub(crate) fn new(state: &State) -> Result<Self, Error> {
         let host_end = state.own_links().into_iter().next();
         let container_end = host_end.and_then(|link| state.container_end(link));
+        let bridge = host_end.and_then(|link| link.controller);
+        let bridge = state.host.links.iter().find(|link| Some(link.index) == bridge);
         let inside = state.inside.clone().unwrap_or_default();
         let defaults = inside.routes.iter().filter(|route| route.destination.is_none());
         Ok(Self {
             name: Some(state.netns.clone()),
             netns: Some(netns::path(&state.netns)),
             made: state.netns_mark().is_some_and(|mark| !mark.adopted),
-            host_end: host_end.map(|link| end(&state.host, link)),
-            container_end: container_end.map(|link| end(&inside, link)),
+            host_end: host_end.map(|link| end(&state.host, link, bridge.unwrap_or(link))),
+            container_end: container_end.map(|link| end(&inside, link, link)),
+            bridge: bridge.map(|bridge| bridge.name.clone()),
             default_routes: Some(defaults.filter_map(|route| route.via).collect()),
             forwarding: state.forwarding,
             nat: state.nat.masquerades(),
@@ -107,6 +112,7 @@ impl Document {
         network.mtu = host.mtu;
         network.no_default_route = self.default_routes.as_ref().is_some_and(Vec::is_empty);
         network.gateway = self.default_routes.unwrap_or_default();
+        network.bridge = self.bridge;
         network.nat = self.nat;
         network.publish = self.publish.unwrap_or_default();
         network.forward_accept = self.forward_accept;
@@ -115,8 +121,8 @@ impl Document {
     }
 }
 
-fn end(side: &Side, link: &Link) -> End {
-    let own = side.addresses.iter().filter(|address| address.link == link.index && address.set);
+fn end(side: &Side, link: &Link, addressed: &Link) -> End {
+    let own = side.addresses.iter().filter(|it| it.link == addressed.index && it.set);
     End {
         link: Some(link.name.clone()),
         index: link.index,

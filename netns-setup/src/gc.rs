@@ -9,9 +9,11 @@ use crate::{
     kernel::{Asks, Host},
     mark::Mark,
     nat,
-    netlink::Netlink,
-    netns::{self, Named},
+    netlink::{Link, Netlink},
+    netns::{self, NameLock, Named},
     plan::{Plan, remove},
+    state::our_bridge,
+    steps::Step,
 };
 use std::{collections::BTreeSet, process::ExitCode};
 
@@ -37,11 +39,35 @@ pub(crate) fn collect(gc: &cli::Gc) -> Result<ExitCode, Error> {
             done.push(name);
         }
     }
+    for bridge in idle_bridges()? {
+        let _lock = (!gc.trial.dry_run).then(|| NameLock::take_bridge(&bridge)).transpose()?;
+        if !idle_bridges()?.contains(&bridge) {
+            continue;
+        }
+        let step = Step::DeleteLink { link: bridge.clone(), restore: None };
+        if gc.trial.dry_run {
+            error::result(&error::lines([step]))?;
+            continue;
+        }
+        if gc.trial.verbose {
+            error::trace(&step);
+        }
+        Netlink::open()?.delete_link(&bridge)?;
+        done.push(bridge);
+    }
     if gc.trial.verbose && done.is_empty() {
         error::note("nothing to do");
     }
     error::result(&error::lines(done))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The bridges of ours that have no port.
+fn idle_bridges() -> Result<Vec<String>, Error> {
+    let links = Netlink::open()?.links()?;
+    let port = |bridge: &Link| links.iter().any(|link| link.controller == Some(bridge.index));
+    let idle = links.iter().filter(|link| our_bridge(link) && !port(link));
+    Ok(idle.map(|link| link.name.clone()).collect())
 }
 
 /// The names that stand on something of ours, or on nothing, but on no namespace.

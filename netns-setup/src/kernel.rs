@@ -1,11 +1,12 @@
 //! The real kernel: takes the steps and takes them back.
 
 use crate::{
+    address::Mac,
     dns,
     error::Error,
     firewall::{self, Firewall},
     forwarding,
-    mark::Mark,
+    mark::{BRIDGE, Mark},
     nat::{self, Table},
     netlink::Netlink,
     netns::{self, Named},
@@ -113,6 +114,14 @@ impl Host {
         Ok(())
     }
 
+    fn add_bridge(&self, bridge: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+        self.netlink.add_bridge(bridge, mac, mtu)?;
+        self.netlink.set_alias(bridge, BRIDGE).map_err(|err| {
+            let left = self.netlink.delete_link(bridge).err().map(|left| left.to_string());
+            err.left(left.into_iter().collect())
+        })
+    }
+
     /// The lock keeps a `down` from switching forwarding off between its look and ours.
     fn mark(&self, link: &str, alias: &str) -> Result<(), Error> {
         let _lock = netns::lock_dir()?;
@@ -143,6 +152,10 @@ impl Kernel for Host {
                 Some(fd) => self.netlink.add_veth(pair, fd),
                 None => Err(Error::new(format!("network namespace '{netns}' is not there"))),
             },
+            Step::AddBridge { bridge, mac, mtu } => self.add_bridge(bridge, *mac, *mtu),
+            Step::SetBridge { link, bridge, .. } => {
+                self.netlink.set_bridge(link, bridge.as_deref())
+            }
             Step::DeleteLink { link, .. } => self.netlink.delete_link(link),
             Step::Mark { link, mark, .. } => self.mark(link, &mark.to_string()),
             Step::Forward { .. } => forwarding::set(true),
@@ -176,6 +189,10 @@ impl Kernel for Host {
         match step {
             Step::AddNetns { netns } => netns::delete(netns),
             Step::AdoptNetns { .. } => self.inside()?.set_alias("lo", ""),
+            Step::AddBridge { bridge, .. } => self.netlink.delete_link(bridge),
+            Step::SetBridge { link, before, .. } => {
+                self.netlink.set_bridge(link, before.as_deref())
+            }
             Step::AddVeth { pair, .. } => self.netlink.delete_link(&pair.host_link),
             Step::Mark { link, before, .. } => self.mark(link, before),
             Step::Forward { link } => forwarding::release(&self.netlink, link),

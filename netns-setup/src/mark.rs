@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The alias of a bridge of ours, which belongs to all networks on it.
+pub(crate) const BRIDGE: &str = "netns-setup bridge";
+
 const PREFIX: &str = "netns-setup:";
 const ADOPTED: &str = "adopted";
 const FORWARDING: &str = "forwarding-was=0";

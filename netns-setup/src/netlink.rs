@@ -29,14 +29,25 @@ use std::{
 
 const CARRIER_WAIT: Duration = Duration::from_secs(5);
 
+/// What a link is, as far as we care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Kind {
+    /// One end of a veth pair.
+    Veth,
+    Bridge,
+    #[default]
+    Other,
+}
+
 /// A link, as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) alias: String,
-    /// One end of a veth pair.
-    pub(crate) veth: bool,
+    pub(crate) kind: Kind,
+    /// The index of the bridge that it is a port of.
+    pub(crate) controller: Option<u32>,
     pub(crate) up: bool,
     /// It is up and its peer too, and the kernel has noticed: before, what is sent is dropped.
     pub(crate) carrier: bool,
@@ -74,6 +85,8 @@ pub(crate) struct Pair {
     pub(crate) container_link: String,
     pub(crate) container_mac: Mac,
     pub(crate) mtu: u32,
+    /// The bridge that the host end is a port of.
+    pub(crate) bridge: Option<String>,
 }
 
 /// A netlink socket. It stays in the namespace of the thread that opened it.
@@ -129,12 +142,40 @@ impl Netlink {
         let mut peer = end(&pair.container_link, pair.container_mac).build();
         peer.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::LinkInfo(_)));
         peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
-        let host = end(&pair.host_link, pair.host_mac)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .build();
-        self.run(self.handle.link().add(host).execute()).attempt(|| {
+        let attempt = || {
             format!("cannot create veth pair '{}' and '{}'", pair.host_link, pair.container_link)
-        })
+        };
+        let mut host =
+            end(&pair.host_link, pair.host_mac).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        if let Some(bridge) = &pair.bridge {
+            host = host.controller(self.index(bridge, attempt)?);
+        }
+        self.run(self.handle.link().add(host.build()).execute()).attempt(attempt)
+    }
+
+    /// Make a bridge.
+    pub(crate) fn add_bridge(&self, bridge: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge)
+            .name(bridge)
+            .address(mac.0.into())
+            .mtu(mtu)
+            .build();
+        self.run(self.handle.link().add(message).execute())
+            .attempt(|| format!("cannot create bridge '{bridge}'"))
+    }
+
+    /// Make `link` a port of `bridge`, or of none.
+    pub(crate) fn set_bridge(&self, link: &str, bridge: Option<&str>) -> Result<(), Error> {
+        let attempt = || match bridge {
+            Some(bridge) => format!("cannot make interface '{link}' a port of '{bridge}'"),
+            None => format!("cannot take interface '{link}' from its bridge"),
+        };
+        let change = LinkUnspec::new_with_name(link);
+        let change = match bridge {
+            Some(bridge) => change.controller(self.index(bridge, attempt)?),
+            None => change.nocontroller(),
+        };
+        self.set(change, attempt)
     }
 
     /// Delete `link`, and with it its peer.
@@ -292,15 +333,24 @@ fn read_link(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Controller(bridge) => link.controller = Some(*bridge),
             LinkAttribute::Link(peer) => link.peer = Some(*peer),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(info) => {
-                link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+                link.kind = info.iter().find_map(read_kind).unwrap_or_default();
             }
             _ => {}
         }
     }
     link
+}
+
+fn read_kind(info: &LinkInfo) -> Option<Kind> {
+    match info {
+        LinkInfo::Kind(InfoKind::Veth) => Some(Kind::Veth),
+        LinkInfo::Kind(InfoKind::Bridge) => Some(Kind::Bridge),
+        _ => None,
+    }
 }
 
 fn read_address(message: &AddressMessage) -> Option<LinkAddress> {

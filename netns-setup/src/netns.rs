@@ -213,7 +213,15 @@ pub(crate) struct NameLock {
 impl NameLock {
     /// Wait for the other runs on `name`.
     pub(crate) fn take(name: &str) -> Result<Self, Error> {
-        let path = PathBuf::from(format!("/run/netns-setup.{name}.lock"));
+        Self::lock(format!("/run/netns-setup.{name}.lock").into())
+    }
+
+    /// Wait for the other runs that make or remove `bridge`.
+    pub(crate) fn take_bridge(bridge: &str) -> Result<Self, Error> {
+        Self::lock(format!("/run/netns-setup-bridge.{bridge}.lock").into())
+    }
+
+    fn lock(path: PathBuf) -> Result<Self, Error> {
         let attempt = || format!("cannot lock '{}'", path.display());
         loop {
             let file =

@@ -8,8 +8,8 @@ use crate::{
     kernel::Asks,
     mark::Mark,
     nat::{self, Rule},
-    netlink::{Link, Pair, Route},
-    state::{Side, State},
+    netlink::{Kind, Link, Pair, Route},
+    state::{Side, State, bridge_mac, our_bridge},
     steps::{End, Step},
     wanted::Wanted,
 };
@@ -63,6 +63,7 @@ pub(crate) fn converge(wanted: &Wanted, state: &State, force: bool) -> Result<Pl
     }
     planner.refuse_firewall()?;
     planner.plan_netns()?;
+    planner.plan_bridge()?;
     let good = planner.plan_pair();
     planner.plan_marks(good);
     planner.plan_end(&planner.host_end(), good);
@@ -71,6 +72,7 @@ pub(crate) fn converge(wanted: &Wanted, state: &State, force: bool) -> Result<Pl
     planner.plan_routes(good)?;
     planner.plan_nat();
     let notes = planner.plan_dns()?;
+    planner.plan_left_bridges();
     Ok(Plan { steps: planner.steps, notes })
 }
 
@@ -131,7 +133,10 @@ impl<'a> Planner<'a> {
     /// What the host or the namespace uses elsewhere already.
     fn refuse_clashes(&self) -> Result<(), Error> {
         let own = self.state.own_links();
-        let ours = |index: u32| own.iter().any(|link| link.index == index);
+        let wanted = self.wanted.bridge.as_ref().and_then(|name| self.state.host.link(name));
+        let going = self.left_bridges();
+        let ours =
+            |index: u32| own.iter().chain(&wanted).chain(&going).any(|link| link.index == index);
         refuse_clash(&self.state.host, &self.wanted.host_addresses, ours, "the host")?;
         let Some(inside) = &self.state.inside else { return Ok(()) };
         let ends: Vec<_> = own.iter().filter_map(|link| self.state.container_end(link)).collect();
@@ -188,6 +193,65 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The bridge and what it must have. A stranger's is used as it is.
+    fn plan_bridge(&mut self) -> Result<(), Error> {
+        let Some(name) = &self.wanted.bridge else { return Ok(()) };
+        let end = End { netns: None, link: name.clone() };
+        let there = self.state.host.link(name);
+        let on_it = |cidr: &&Cidr| {
+            let mut addresses = self.state.host.addresses.iter();
+            addresses.any(|it| it.cidr == **cidr && there.is_some_and(|link| it.link == link.index))
+        };
+        let missing: Vec<Cidr> =
+            self.wanted.host_addresses.iter().filter(|cidr| !on_it(cidr)).copied().collect();
+        match there {
+            Some(link) if link.kind != Kind::Bridge => {
+                return Err(Error::new(format!("interface '{name}' exists and is no bridge"))
+                    .hint("--bridge picks another name"));
+            }
+            Some(link) if !our_bridge(link) => {
+                return match missing.first() {
+                    Some(cidr) => {
+                        Err(Error::new(format!("bridge '{name}' is not ours and lacks {cidr}"))
+                            .hint("--host-addr names an address that it has"))
+                    }
+                    None if !link.up => Err(Error::new(format!("bridge '{name}' is down"))
+                        .hint(format!("'ip link set {name} up' sets it up"))),
+                    None => Ok(()),
+                };
+            }
+            Some(_) => {}
+            None => {
+                let (bridge, mac, mtu) = (name.clone(), bridge_mac(name), self.mtu());
+                self.add(Step::AddBridge { bridge, mac, mtu });
+            }
+        }
+        for cidr in missing {
+            self.add(Step::AddAddress { end: end.clone(), cidr });
+        }
+        if !there.is_some_and(|link| link.up) {
+            self.add(Step::SetUp { end });
+        }
+        Ok(())
+    }
+
+    /// The bridges of ours that the host end is about to leave, and that nobody else is on.
+    fn left_bridges(&self) -> Vec<&'a Link> {
+        let own = self.state.own_links();
+        let left = |bridge: &&Link| {
+            Some(&bridge.name) != self.wanted.bridge.as_ref()
+                && own.iter().any(|link| link.controller == Some(bridge.index))
+        };
+        self.state.idle_bridges().into_iter().filter(left).collect()
+    }
+
+    /// They go last: that cannot be undone, and then need not be.
+    fn plan_left_bridges(&mut self) {
+        for bridge in self.left_bridges() {
+            self.add(Step::DeleteLink { link: bridge.name.clone(), restore: None });
+        }
+    }
+
     /// The host end of the pair that may stay; else the steps to a new one.
     fn plan_pair(&mut self) -> Option<&'a Link> {
         let wanted = self.wanted;
@@ -216,10 +280,22 @@ impl<'a> Planner<'a> {
                 container_link: wanted.container_link.clone(),
                 container_mac: wanted.container_mac,
                 mtu: self.mtu(),
+                bridge: wanted.bridge.clone(),
             };
             self.add(Step::AddVeth { netns: wanted.netns.clone(), pair });
         }
+        if let Some(link) = good {
+            let before = self.bridge_of(link);
+            if before != wanted.bridge {
+                let (link, bridge) = (link.name.clone(), wanted.bridge.clone());
+                self.add(Step::SetBridge { link, bridge, before });
+            }
+        }
         good
+    }
+
+    fn bridge_of(&self, link: &Link) -> Option<String> {
+        link.controller.map(|index| self.state.host.link_name(index).to_owned())
     }
 
     /// The steps that make `link` anew; none if its other end is not in the namespace.
@@ -233,6 +309,7 @@ impl<'a> Planner<'a> {
             container_link: container.name.clone(),
             container_mac: container.mac?,
             mtu: link.mtu,
+            bridge: self.bridge_of(link),
         };
         let mut steps = vec![Step::AddVeth { netns, pair }];
         if let Some(mark) = self.state.mark(link) {
@@ -320,7 +397,10 @@ impl<'a> Planner<'a> {
         } else {
             (self.wanted.container_mac, &self.wanted.container_addresses)
         };
-        let mut missing: Vec<Cidr> = wanted.clone();
+        // Those of the host are the bridge's, where there is one.
+        let bridged = host && self.wanted.bridge.is_some();
+        let wanted: &[Cidr] = if bridged { &[] } else { wanted };
+        let mut missing: Vec<Cidr> = wanted.to_vec();
         if let Some(link) = link {
             let before = link.mac.unwrap_or(Mac([0; 6]));
             if before != mac {
@@ -535,6 +615,9 @@ pub(crate) fn remove(state: &State) -> Plan {
         }
         steps.push(Step::DeleteLink { link: link_name, restore: None });
     }
+    for bridge in state.idle_bridges() {
+        steps.push(Step::DeleteLink { link: bridge.name.clone(), restore: None });
+    }
     match state.dns.clone() {
         dns::File::Ours(before) => steps.push(Step::DeleteDns { netns: netns.clone(), before }),
         dns::File::Strange => {
@@ -583,9 +666,9 @@ mod tests {
 
     fn link(name: &str, alias: &str, index: u32, peer: Option<u32>) -> Link {
         let (name, alias) = (name.into(), alias.into());
-        let veth = peer.is_some();
+        let kind = if peer.is_some() { Kind::Veth } else { Kind::Other };
         let (up, carrier) = (true, true);
-        Link { index, name, alias, veth, peer, up, carrier, mtu: 1400, mac: None }
+        Link { index, name, alias, kind, peer, up, carrier, mtu: 1400, ..Link::default() }
     }
 
     fn lines(plan: &Plan) -> Vec<String> {

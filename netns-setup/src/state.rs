@@ -1,11 +1,12 @@
 //! What is there, as plain data.
 
 use crate::{
+    address::Mac,
     dns,
     firewall::Firewall,
-    mark::Mark,
+    mark::{BRIDGE, Mark},
     nat::Table,
-    netlink::{Link, LinkAddress, Route},
+    netlink::{Kind, Link, LinkAddress, Route},
 };
 
 /// One network namespace.
@@ -26,6 +27,18 @@ impl Side {
     pub(crate) fn link_name(&self, index: u32) -> &str {
         self.links.iter().find(|link| link.index == index).map_or("?", |link| &link.name)
     }
+}
+
+/// Whether `link` is a bridge that we made. The kernel takes no alias in the request that makes a link: a
+/// run that was killed before it wrote one has left the MAC address that only we give.
+pub(crate) fn our_bridge(link: &Link) -> bool {
+    let unmarked = link.alias.is_empty() && link.mac == Some(bridge_mac(&link.name));
+    link.kind == Kind::Bridge && (link.alias == BRIDGE || unmarked)
+}
+
+/// The MAC address that a bridge of ours gets.
+pub(crate) fn bridge_mac(bridge: &str) -> Mac {
+    Mac::from_text(&format!("netns-setup bridge {bridge}"))
 }
 
 /// The host, and the namespace `netns` in it.
@@ -67,11 +80,21 @@ impl State {
         self.host.links.iter().filter(own).collect()
     }
 
+    /// The bridges that are ours and have no port that is not: they go with the network.
+    pub(crate) fn idle_bridges(&self) -> Vec<&Link> {
+        let own = self.own_links();
+        let strange = |bridge: &Link| {
+            let mut ports = self.host.links.iter().filter(|it| it.controller == Some(bridge.index));
+            ports.any(|port| !own.contains(&port))
+        };
+        self.host.links.iter().filter(|link| our_bridge(link) && !strange(link)).collect()
+    }
+
     /// The other end of `link` in the namespace.
     pub(crate) fn container_end(&self, link: &Link) -> Option<&Link> {
         let paired = |other: &&Link| {
-            link.veth
-                && other.veth
+            link.kind == Kind::Veth
+                && other.kind == Kind::Veth
                 && link.peer == Some(other.index)
                 && other.peer == Some(link.index)
         };

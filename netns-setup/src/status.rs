@@ -53,6 +53,7 @@ fn text(network: &Document) -> String {
         netns.unwrap_or_default(),
         format!("  host end       {}", end(network.host_end.as_ref())),
         format!("  container end  {}", end(network.container_end.as_ref())),
+        format!("  bridge         {}", network.bridge.as_deref().unwrap_or("none")),
         format!("  default route  {}", or_none(network.default_routes.as_deref())),
         format!("  forwarding     {}", switch(network.forwarding)),
         format!("  nat            {}", switch(network.nat)),

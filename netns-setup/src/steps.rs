@@ -3,7 +3,7 @@
 use crate::{
     address::{Cidr, Mac},
     dns, firewall,
-    mark::Mark,
+    mark::{BRIDGE, Mark},
     nat::{self, Rule},
     netlink::Pair,
     netns,
@@ -43,6 +43,10 @@ pub(crate) enum Step {
     AddNetns { netns: String },
     /// Mark a namespace that was there before.
     AdoptNetns { netns: String },
+    /// Make a bridge that carries our mark.
+    AddBridge { bridge: String, mac: Mac, mtu: u32 },
+    /// Make a link a port of a bridge, or of none.
+    SetBridge { link: String, bridge: Option<String>, before: Option<String> },
     /// Make the pair.
     AddVeth { netns: String, pair: Pair },
     /// Delete a link of ours that is not as it should be, or is no longer wanted. `restore` makes it anew;
@@ -99,6 +103,15 @@ impl fmt::Display for Step {
                 write!(f, "ip -n {netns} link set lo alias '{mark}'")
             }
             Self::AddVeth { netns, pair } => fmt_pair(f, netns, pair),
+            Self::AddBridge { bridge, mac, mtu } => write!(
+                f,
+                "ip link add {bridge} mtu {mtu} address {mac} type bridge && \
+                 ip link set {bridge} alias '{BRIDGE}'"
+            ),
+            Self::SetBridge { link, bridge: Some(bridge), .. } => {
+                write!(f, "ip link set {link} master {bridge}")
+            }
+            Self::SetBridge { link, bridge: None, .. } => write!(f, "ip link set {link} nomaster"),
             Self::DeleteLink { link, .. } => write!(f, "ip link delete {link}"),
             Self::Mark { link, mark, .. } => write!(f, "ip link set {link} alias '{mark}'"),
             Self::Forward { .. } => write!(f, "echo 1 > /proc/sys/net/ipv4/ip_forward"),
@@ -148,10 +161,11 @@ impl fmt::Display for Step {
 }
 
 fn fmt_pair(f: &mut fmt::Formatter<'_>, netns: &str, pair: &Pair) -> fmt::Result {
-    let Pair { host_link, host_mac, container_link, container_mac, mtu } = pair;
+    let Pair { host_link, host_mac, container_link, container_mac, mtu, bridge } = pair;
+    let master = bridge.as_ref().map_or(String::new(), |bridge| format!(" master {bridge}"));
     write!(
         f,
-        "ip link add {host_link} mtu {mtu} address {host_mac} type veth \
+        "ip link add {host_link} mtu {mtu} address {host_mac}{master} type veth \
          peer name {container_link} netns {netns} mtu {mtu} address {container_mac}"
     )
 }
@@ -173,6 +187,13 @@ impl Step {
             Self::AdoptNetns { netns } => format!("network namespace '{netns}' has no mark"),
             Self::AddVeth { pair, .. } => {
                 format!("veth pair '{}' and '{}' is missing", pair.host_link, pair.container_link)
+            }
+            Self::AddBridge { bridge, .. } => format!("bridge '{bridge}' is missing"),
+            Self::SetBridge { link, bridge: Some(bridge), .. } => {
+                format!("interface '{link}' is no port of '{bridge}'")
+            }
+            Self::SetBridge { link, bridge: None, .. } => {
+                format!("interface '{link}' is a port of a bridge")
             }
             Self::DeleteLink { link, .. } => format!("interface '{link}' is not wanted as it is"),
             Self::Mark { link, mark, .. } => format!("interface '{link}' lacks the mark '{mark}'"),
@@ -316,6 +337,7 @@ mod tests {
             container_link: "c".into(),
             container_mac: Mac([2, 0, 0, 0, 0, 2]),
             mtu: 1400,
+            bridge: None,
         };
         assert_eq!(
             Step::AddVeth { netns: "demo".into(), pair }.to_string(),

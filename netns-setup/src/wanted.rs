@@ -16,6 +16,8 @@ pub(crate) struct Wanted {
     pub(crate) host_link: String,
     pub(crate) host_mac: Mac,
     pub(crate) host_addresses: Vec<Cidr>,
+    /// None: the host end has the host addresses itself.
+    pub(crate) bridge: Option<String>,
     pub(crate) container_link: String,
     pub(crate) container_mac: Mac,
     pub(crate) container_addresses: Vec<Cidr>,
@@ -34,8 +36,12 @@ impl Wanted {
         let netns = netns_name(&network.name)?;
         let host_link = link_name(&network.host_link)?;
         let container_link = link_name(&network.container_link)?;
-        if host_link == "lo" || container_link == "lo" {
+        let bridge = network.bridge.as_deref().map(link_name).transpose()?;
+        if [&host_link, &container_link].into_iter().chain(&bridge).any(|name| name == "lo") {
             return Err(Error::usage("'lo' is the loopback interface's name"));
+        }
+        if bridge.as_ref() == Some(&host_link) {
+            return Err(Error::usage(format!("'{host_link}' cannot be its own bridge")));
         }
         let host_addresses = addresses(&network.host_addr)?;
         let container_addresses = addresses(&network.container_addr)?;
@@ -62,6 +68,7 @@ impl Wanted {
             host_link,
             host_mac,
             host_addresses,
+            bridge,
             container_link,
             container_mac,
             container_addresses,
@@ -78,7 +85,7 @@ impl Wanted {
 impl Wanted {
     /// The link that has the host addresses: what routes for the container.
     pub(crate) fn router(&self) -> &str {
-        &self.host_link
+        self.bridge.as_ref().unwrap_or(&self.host_link)
     }
 }
 
