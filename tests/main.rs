@@ -17,3 +17,4 @@ mod netns_setup;
 mod ns_spawn;
 mod pty;
 mod rootfs_fetch;
+mod seccomp;

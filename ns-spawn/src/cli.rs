@@ -129,6 +129,14 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "Security")]
     pub(crate) privileged: bool,
 
+    /// Which system calls COMMAND may make [default: default; with --privileged none]
+    ///
+    /// 'default': those that Docker allows to its capabilities; 'none': all;
+    /// else a FILE, a profile in JSON as Docker and OCI runtimes take it. In no
+    /// case can COMMAND type at a terminal of the caller (TIOCSTI).
+    #[arg(long, value_name = "default|none|FILE", help_heading = "Security")]
+    pub(crate) seccomp: Option<OsString>,
+
     /// Let COMMAND have this descriptor of the caller's (may be repeated)
     #[arg(long, value_name = "N", help_heading = "Security")]
     pub(crate) pass_fd: Vec<u32>,

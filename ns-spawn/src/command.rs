@@ -7,6 +7,7 @@ use crate::{
     init::die_with,
     rootfs::Rootfs,
     scheduling::Scheduling,
+    seccomp::Filter,
     security::Privileges,
     sys,
     terminal::Attached,
@@ -38,6 +39,7 @@ pub(crate) struct Command {
     pub(crate) identity: Identity,
     workdir: PathBuf,
     privileges: Privileges,
+    filter: Filter,
     scheduling: Scheduling,
     /// Descriptors of the caller's that COMMAND gets.
     pub(crate) passed: Vec<u32>,
@@ -72,12 +74,14 @@ impl Command {
             .into_iter()
             .map(|text| c_string(text.into_bytes()))
             .collect::<Result<_, _>>()?;
+        let privileges = Privileges::new(cli)?;
         Ok(Self {
             candidates,
             environment,
             identity,
             workdir: cli.workdir.clone(),
-            privileges: Privileges::new(cli)?,
+            privileges,
+            filter: Filter::new(cli, privileges.capabilities)?,
             scheduling: Scheduling::new(cli)?,
             passed: cli.pass_fd.clone(),
             shown: cli
@@ -114,7 +118,11 @@ impl Command {
             .chain([file])
             .chain(arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()));
         let line: Vec<_> = words.map(|word| crate::plan::quote(&word)).collect();
-        vec![format!("cd {}", crate::plan::quote(&self.workdir.to_string_lossy())), line.join(" ")]
+        vec![
+            format!("# seccomp: {}", self.filter.shown()),
+            format!("cd {}", crate::plan::quote(&self.workdir.to_string_lossy())),
+            line.join(" "),
+        ]
     }
 
     /// Be COMMAND: the last steps of a process that was made for it. Returns only to say what went wrong.
@@ -142,6 +150,11 @@ impl Command {
         self.enter_workdir()?;
         sys::leave_session_keyring().attempt(|| "cannot leave the session keyring".into())?;
         self.scheduling.apply()?;
+        let own_terminal = matches!(terminal, Attached::Own { .. });
+        if self.privileges.gain_more {
+            // Without no_new_privs it takes CAP_SYS_ADMIN, which goes with the user.
+            self.filter.load(own_terminal)?;
+        }
         self.privileges.limit()?;
         self.become_user()?;
         self.privileges.seal(self.identity.uid)?;
@@ -155,7 +168,12 @@ impl Command {
         }
         mask.thread_swap_mask(SigmaskHow::SIG_SETMASK)
             .map(drop)
-            .attempt(|| "cannot restore the signal mask".into())
+            .attempt(|| "cannot restore the signal mask".into())?;
+        if self.privileges.gain_more {
+            return Ok(());
+        }
+        // Last: from here on COMMAND's rules hold for this process as well.
+        self.filter.load(own_terminal)
     }
 
     /// Enter the working directory, and see that it is inside: CVE-2024-21626.

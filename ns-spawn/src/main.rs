@@ -14,6 +14,7 @@ mod overlay;
 mod plan;
 mod rootfs;
 mod scheduling;
+mod seccomp;
 mod security;
 mod status;
 mod supervise;

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 /// Docker's default set: moby's oci/caps/defaults.go. `apt-get` works with it.
-const DOCKER: CapabilitySet = CapabilitySet::CHOWN
+pub(crate) const DOCKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -33,7 +33,7 @@ const DOCKER: CapabilitySet = CapabilitySet::CHOWN
 pub(crate) struct Privileges {
     pub(crate) capabilities: CapabilitySet,
     /// Whether an exec may give more: prctl(2), `PR_SET_NO_NEW_PRIVS`.
-    gain_more: bool,
+    pub(crate) gain_more: bool,
 }
 
 impl Privileges {

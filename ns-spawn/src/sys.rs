@@ -1,5 +1,6 @@
 //! Raw kernel calls: what neither nix nor rustix offers as a safe function.
 
+use crate::seccomp::Instruction;
 use nix::{
     errno::Errno,
     libc,
@@ -95,6 +96,20 @@ pub(crate) fn close_from(first: u32, at_exec: bool) -> Result<(), Errno> {
     // does not use or drop any of them afterwards (it ends in `exit_now`).
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
     Errno::result(closed).map(drop)
+}
+
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`: put this thread, the only one, under the filter `program`.
+pub(crate) fn load_filter(program: &[Instruction], flags: u32) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(), // the kernel only reads it
+    };
+    // SAFETY: `filter` points to `len` instructions, which live until the call returns; `Instruction` is
+    // `repr(C)` with the fields of the kernel's `struct sock_filter`.
+    let done = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    };
+    Errno::result(done).map(drop)
 }
 
 /// Set and clear attributes (`MOUNT_ATTR_*`) of the mount `fd`, and with `recursive` of all below it.
