@@ -215,10 +215,16 @@ fn the_dry_run_names_the_file_its_sum_and_the_install() {
     let apt_options = "--yes --quiet --no-install-recommends -o=Acquire::Retries=3 \
         -o=APT::Update::Error-Mode=any -o=DPkg::Lock::Timeout=60 -o=Dpkg::Use-Pty=0 \
         -o=Dpkg::Options::=--force-confold -o=Dpkg::Options::=--force-unsafe-io";
+    let dir = "http://m/ubuntu-base/releases/20.04/release";
     let inside = "unshare --mount --pid --fork --kill-child --mount-proc=.rootfs.partial/proc \
         -- chroot .rootfs.partial";
     let stdout = format!(
         "\
+mkdir --parents cache
+wget --output-document=cache/20.04.SHA256SUMS {dir}/SHA256SUMS \
+&& wget --output-document=cache/20.04.SHA256SUMS.gpg {dir}/SHA256SUMS.gpg
+gpgv --keyring /etc/apt/trusted.gpg.d/ubuntu-keyring-2012-cdimage.gpg \
+cache/20.04.SHA256SUMS.gpg cache/20.04.SHA256SUMS
 mkdir --parents cache
 wget --output-document=cache/{BUILT_IN}.part http://m{REAL_PATH}
 echo '{BUILT_IN}  cache/{BUILT_IN}.part' | sha256sum --check
@@ -267,8 +273,11 @@ fn what_has_not_the_built_in_sum_is_refused_with_both_sums() {
     let refused =
         place.fetch(&["--arch", "amd64", "--mirror", &server.url("/ubuntu-base"), "rootfs"]);
     let url = server.url(REAL_PATH);
+    let list = server.url("/ubuntu-base/releases/20.04/release/SHA256SUMS");
     let stderr = format!(
         "\
+rootfs-fetch: no list of releases, so taking 'ubuntu-base-20.04.5-base-amd64.tar.gz', whose sum is built in
+  cannot download '{list}': server answered 404 Not Found
 rootfs-fetch: downloading '{url}'
 rootfs-fetch: refusing '{url}': its SHA-256 sum is not the expected one
   expected: {BUILT_IN}
@@ -471,13 +480,13 @@ fn a_directory_that_is_no_root_file_system_is_left_alone() {
 #[test]
 fn what_is_no_tarball_is_refused() {
     need!(root());
-    for content in [&b"<!DOCTYPE html>"[..], b"", b"\xfd7zXZ\0", b"BZh9"] {
+    for content in [&b"<!DOCTYPE html>"[..], b"", b"BZh9"] {
         let place = Place::new();
         let stderr = "\
 rootfs-fetch: unpacking 'a.tar'
 rootfs-fetch: refusing 'a.tar': it is no tarball that is taken here
   undone: '.rootfs.partial' is removed
-  hint: a .tar or .tar.gz is; for another: 'xz --decompress --stdout FILE | rootfs-fetch --from - DEST'
+  hint: a .tar, .tar.gz, .tar.xz or .tar.zst is; for another: 'bzip2 --decompress --stdout FILE | rootfs-fetch --from - DEST'
 ";
         assert_eq!(place.unpack(content), failed(1, stderr));
         assert_eq!(place.names(), ["a.tar"]);

@@ -2,12 +2,12 @@
 
 use crate::{
     bootstrap::{Bootstrap, require_own_arch},
-    download,
+    download::Fetched,
     error::{Attempt as _, Error, say, trace},
     install::{Job, run},
-    plan::{Plan, Source, Work},
+    plan::{Goal, Plan, Source, Work},
     source::Local,
-    steps::{Step, cached_file},
+    steps::Step,
     tree::Tree,
     unpack::{Skipped, unpack},
     verify::Hashing,
@@ -26,7 +26,7 @@ const REACH: Duration = Duration::from_secs(15);
 /// What a step before the tree has brought.
 enum Ready {
     /// A tarball, where it is, and what it is called.
-    Tarball { file: File, path: PathBuf, name: String },
+    Tarball(Fetched),
     /// Standard input, not verified yet.
     Stdin(Option<crate::verify::Sum>),
     /// What to build.
@@ -40,40 +40,52 @@ impl Plan {
         io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write to standard output".into())
     }
 
-    /// Take the steps.
-    pub(crate) fn act(&self) -> Result<(), Error> {
-        match &self.work {
+    /// Take the steps, and give the path of what there is in the end.
+    pub(crate) fn act(&self) -> Result<PathBuf, Error> {
+        let (dest, work) = match &self.goal {
+            Goal::File(source) => return self.download(source),
+            Goal::Tree(dest, work) => (dest, work),
+        };
+        match work {
             Work::Nothing => {
                 if self.verbose {
-                    say(&format!("'{}' is complete: nothing to do", self.dest.shown.display()));
+                    say(&format!("'{}' is complete: nothing to do", dest.shown.display()));
                 }
             }
-            Work::Install(packages) => {
-                self.install(&self.dest.absolute, &self.dest.shown, packages)?;
-            }
+            Work::Install(packages) => self.install(&dest.absolute, &dest.shown, packages)?,
             Work::Make(source) => {
                 let ready = self.obtain(source)?;
-                self.dest.make(|dir, tree| self.fill(ready, dir, tree))?;
+                dest.make(|dir, tree| self.fill(ready, dir, &dest.partial(), tree))?;
             }
         }
-        Ok(())
+        Ok(dest.absolute.clone())
     }
 
-    /// Print where the tree is.
-    pub(crate) fn report(&self) -> Result<(), Error> {
-        let path = &self.dest.absolute;
+    /// Print where it is.
+    pub(crate) fn report(&self, path: &Path) -> Result<(), Error> {
         let cannot = || "cannot write to standard output".to_owned();
         let mut stdout = io::stdout();
         if self.json {
             let result = serde_json::json!({
                 "path": path.to_string_lossy(),
-                "changed": !matches!(self.work, Work::Nothing),
+                "changed": !matches!(self.goal, Goal::Tree(_, Work::Nothing)),
                 "packages": self.packages,
             });
             return writeln!(stdout, "{result}").attempt(cannot);
         }
         stdout.write_all(path.as_os_str().as_bytes()).attempt(cannot)?;
         stdout.write_all(b"\n").attempt(cannot)
+    }
+
+    /// Have a file in the cache, and give its path.
+    fn download(&self, source: &Source) -> Result<PathBuf, Error> {
+        let path = match self.obtain(source)? {
+            Ready::Tarball(fetched) => fetched.path,
+            Ready::Stdin(_) | Ready::Bootstrap(_) => {
+                return Err(Error::usage("--download-only is for a file of a server"));
+            }
+        };
+        path.canonicalize().attempt(|| format!("cannot find '{}'", path.display()))
     }
 
     /// Have what the tree is made of, verified, before anything is made.
@@ -91,18 +103,17 @@ impl Plan {
                     sum.require(received, &shown)?;
                     file.rewind().attempt(unreadable)?;
                 }
-                Ok(Ready::Tarball { file, path: path.clone(), name: shown })
+                Ok(Ready::Tarball(Fetched { file, path: path.clone(), name: shown }))
             }
-            Source::Remote { remote, cache, or_bootstrap } => {
-                self.trace(&Step::download(remote, cache));
+            Source::Remote { wanted, cache, or_bootstrap } => {
+                for step in Step::obtain(wanted, &cache.dir) {
+                    self.trace(&step);
+                }
                 let reach = or_bootstrap.as_ref().map(|_| REACH);
-                match (download::fetch(remote, cache, reach), or_bootstrap) {
-                    (Ok(file), _) => {
-                        let (path, name) = (cached_file(remote, cache), remote.name.clone());
-                        Ok(Ready::Tarball { file, path, name })
-                    }
+                match (cache.fetch(wanted, reach), or_bootstrap) {
+                    (Ok(fetched), _) => Ok(Ready::Tarball(fetched)),
                     (Err(failed), Some(arch)) if failed.not_found => {
-                        build_instead(&remote.name, arch, &failed.error).map(Ready::Bootstrap)
+                        build_instead(&wanted.name(), arch, &failed.error).map(Ready::Bootstrap)
                     }
                     (Err(failed), _) => Err(failed.error),
                 }
@@ -111,30 +122,29 @@ impl Plan {
     }
 
     /// Make the tree in the empty directory `dir`.
-    fn fill(&self, ready: Ready, dir: &Path, tree: &Tree) -> Result<(), Error> {
-        let shown = self.dest.partial();
+    fn fill(&self, ready: Ready, dir: &Path, shown: &Path, tree: &Tree) -> Result<(), Error> {
         match ready {
-            Ready::Tarball { file, path, name } => {
-                self.trace(&Step::Unpack { file: path, dir: shown.clone() });
+            Ready::Tarball(Fetched { file, path, name }) => {
+                self.trace(&Step::Unpack { file: path, dir: shown.to_owned() });
                 say(&format!("unpacking '{name}'"));
-                tell(&unpack(file, &name, tree)?);
+                tell(&unpack(file, &name, tree, self.max_size)?);
             }
             Ready::Stdin(sum) => {
-                self.trace(&Step::UnpackStdin { sum, dir: shown.clone() });
+                self.trace(&Step::UnpackStdin { sum, dir: shown.to_owned() });
                 let name = "standard input";
-                let mut stdin = Hashing::new(io::stdin().lock());
-                tell(&unpack(&mut stdin, name, tree)?);
+                let mut stdin = Hashing::new(io::stdin());
+                tell(&unpack(&mut stdin, name, tree, self.max_size)?);
                 let received = stdin.finish().attempt(|| format!("cannot read '{name}'"))?;
                 if let Some(sum) = sum {
                     sum.require(received, name)?;
                 }
             }
             Ready::Bootstrap(bootstrap) => {
-                self.trace(&Step::Build { bootstrap: bootstrap.clone(), dir: shown.clone() });
+                self.trace(&Step::Build { bootstrap: bootstrap.clone(), dir: shown.to_owned() });
                 bootstrap.build(dir, tree)?;
             }
         }
-        if self.packages.is_empty() { Ok(()) } else { self.install(dir, &shown, &self.packages) }
+        if self.packages.is_empty() { Ok(()) } else { self.install(dir, shown, &self.packages) }
     }
 
     fn install(&self, dir: &Path, shown: &Path, packages: &[String]) -> Result<(), Error> {
@@ -166,7 +176,7 @@ fn build_instead(name: &str, arch: &str, why: &Error) -> Result<Bootstrap, Error
 }
 
 fn tell(skipped: &Skipped) {
-    let Skipped { device_nodes, attributes } = *skipped;
+    let Skipped { device_nodes, attributes, garbage } = *skipped;
     if device_nodes > 0 {
         say(&format!("left out {device_nodes} device nodes that are not standard ones"));
     }
@@ -174,5 +184,8 @@ fn tell(skipped: &Skipped) {
         say(&format!(
             "left out {attributes} extended attributes: the file system does not hold them"
         ));
+    }
+    if garbage {
+        say("warning: after the archive's end there is something that is no part of it");
     }
 }

@@ -1,8 +1,8 @@
 //! Building the tree from an apt mirror, by mmdebstrap or debootstrap.
 
 use crate::{
-    download,
     error::{Attempt as _, Error, say},
+    http,
     install::{Job, run},
     source::{machine_arch, require_http},
     steps::quote,
@@ -102,7 +102,7 @@ impl Bootstrap {
         let hosts = host_indexes()?;
         let focal = hosts.iter().find(|index| index.uri.contains("ubuntu")).is_some_and(|index| {
             let release = format!("{}/dists/focal/InRelease", index.uri.trim_end_matches('/'));
-            keyring("focal", true).is_ok() && download::exists(&release, Duration::from_secs(5))
+            keyring("focal", true).is_ok() && http::exists(&release, Duration::from_secs(5))
         });
         if focal {
             return Self::new("focal", arch, &[]);

@@ -2,7 +2,7 @@
 
 use crate::{error, verify::Sum};
 use clap::Parser;
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 /// Make DEST a root file system: the Ubuntu 20.04 base, verified, with sysbench installed
 ///
@@ -13,8 +13,8 @@ use std::{path::PathBuf, process::ExitCode};
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Ubuntu release to fetch: 20.04, or a point release such as 20.04.5 (then with --sha256, unless
-    /// its sum is built in)
+    /// Ubuntu release to fetch: a series such as 20.04 or jammy, then its newest point release in the
+    /// signed list of the server, or a point release such as 20.04.5
     #[arg(long, value_name = "RELEASE", default_value = "20.04")]
     pub(crate) release: String,
 
@@ -28,13 +28,19 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "URL")]
     pub(crate) mirror: Vec<String>,
 
-    /// Take this tarball (.tar or .tar.gz, told by content) instead; '-' is standard input
+    /// Take this tarball (.tar, .tar.gz, .tar.xz or .tar.zst, told by content) instead; '-' is standard
+    /// input
     #[arg(long, value_name = "FILE|URL|-", conflicts_with_all = ["release", "arch", "mirror"])]
     pub(crate) from: Option<PathBuf>,
 
     /// SHA-256 sum that the tarball must have; a URL needs one, a file and standard input may have one
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<Sum>,
+
+    /// Keys, as gpg --export writes them, one of which must have signed the server's list of files
+    /// [default: Ubuntu's CD image key of 2012, built in]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "bootstrap", "sha256", "insecure"])]
+    pub(crate) keyring: Option<PathBuf>,
 
     /// Build the tree of SUITE (bookworm, focal …) from an apt mirror, by mmdebstrap or debootstrap
     #[arg(long, value_name = "SUITE", conflicts_with_all = ["release", "from", "sha256", "insecure"])]
@@ -49,6 +55,26 @@ pub(crate) struct Cli {
     /// rootfs-fetch in the user's cache directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+
+    /// Download nothing: take what is in that directory
+    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap"])]
+    pub(crate) offline: bool,
+
+    /// Download and verify only, and print the path of the file
+    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap", "install", "force", "dest"])]
+    pub(crate) download_only: bool,
+
+    /// Give up on a server that sends nothing for so long, or fewer than 1024 bytes a second
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) timeout: u16,
+
+    /// Ask servers that do not answer, or break off, again so often, with growing pauses
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) retries: u32,
+
+    /// Take no more than this, downloaded or unpacked: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "8G")]
+    pub(crate) max_size: Size,
 
     /// Package to install; repeat it or give a list with commas
     #[arg(long, value_name = "PKG", value_delimiter = ',', default_value = "sysbench")]
@@ -79,8 +105,33 @@ pub(crate) struct Cli {
     pub(crate) verbose: bool,
 
     /// Directory to make
-    #[arg(value_name = "DEST")]
-    pub(crate) dest: PathBuf,
+    #[arg(value_name = "DEST", required_unless_present = "download_only")]
+    pub(crate) dest: Option<PathBuf>,
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|last: char| !last.is_ascii_digit());
+        let unit: u64 = match &text[digits.len()..] {
+            "" => 1,
+            "K" => 1 << 10,
+            "M" => 1 << 20,
+            "G" => 1 << 30,
+            "T" => 1 << 40,
+            _ => 0,
+        };
+        let digits_only = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let bytes = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit));
+        bytes.filter(|bytes| *bytes > 0 && digits_only).map(Self).ok_or_else(|| {
+            format!("'{text}' is no size: 500M is, or 8G, in bytes or with K, M, G or T")
+        })
+    }
 }
 
 const AFTER_HELP: &str = "\
@@ -100,5 +151,21 @@ impl Cli {
     /// The options of this process; what clap has to say about them is said, with the status to end with.
     pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|err| error::usage(&err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Size;
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes = [("1", 1), ("2K", 2048), ("500M", 500 << 20), ("8G", 8 << 30), ("1T", 1 << 40)];
+        for (text, bytes) in sizes {
+            assert_eq!(text.parse(), Ok(Size(bytes)));
+        }
+        for text in ["", "0", "K", "-1", "+1", "1.5G", "8GB", "8g", "99999999T"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
     }
 }

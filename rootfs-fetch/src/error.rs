@@ -38,10 +38,24 @@ impl Error {
         Self { code: WRONG_USAGE, ..Self::new(attempt) }
     }
 
+    /// The same, as the reason why something else cannot be done.
+    pub(crate) fn about(mut self, cannot: &str) -> Self {
+        self.attempt = match self.attempt.as_str() {
+            "" => cannot.to_owned(),
+            reason => format!("{cannot}: {reason}"),
+        };
+        self
+    }
+
     /// The error as it is told, and its advice apart.
     pub(crate) fn into_parts(mut self) -> (String, Option<String>) {
         let hint = self.hint.take();
         (self.to_string(), hint)
+    }
+
+    /// An attempt that failed with `cause`.
+    pub(crate) fn because(attempt: String, cause: io::Error) -> Self {
+        Self { cause: Some(cause), ..Self::new(attempt) }
     }
 
     /// A refusal of the kernel's, told through others.

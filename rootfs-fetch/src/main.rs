@@ -1,14 +1,19 @@
 //! Make a root file system: fetch the Ubuntu base, verify it, unpack it, install packages.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod act;
+mod archive;
 mod bootstrap;
 mod cli;
+mod decode;
 mod dest;
 mod download;
 mod error;
+mod http;
 mod install;
 mod plan;
+mod signature;
 mod source;
 mod steps;
 mod tree;
@@ -32,6 +37,6 @@ fn run(cli: &Cli) -> Result<(), Error> {
     if plan.dry_run {
         return plan.print();
     }
-    plan.act()?;
-    plan.report()
+    let made = plan.act()?;
+    plan.report(&made)
 }

@@ -4,10 +4,12 @@ use crate::{
     bootstrap::{Bootstrap, require_own_arch},
     cli::Cli,
     dest::Dest,
+    download::Cache,
     error::{Attempt as _, Error},
+    http::Limits,
     install::{PLACED, is_placed},
-    source::{Local, Remote, machine_arch},
-    steps::{Step, cached_file},
+    source::{Base, Local, Remote, Wanted, machine_arch},
+    steps::Step,
     tree::Tree,
     verify::Sum,
 };
@@ -15,20 +17,30 @@ use std::{
     env,
     fs::File,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The checked request.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) dest: Dest,
-    pub(crate) work: Work,
+    pub(crate) goal: Goal,
     pub(crate) packages: Vec<String>,
+    pub(crate) max_size: u64,
     pub(crate) dry_run: bool,
     pub(crate) verbose: bool,
     pub(crate) json: bool,
 }
 
-/// What there is to do.
+/// What is to be there in the end.
+#[derive(Debug)]
+pub(crate) enum Goal {
+    /// A verified file in the cache.
+    File(Box<Source>),
+    /// A tree at DEST.
+    Tree(Dest, Work),
+}
+
+/// What there is to do for a tree.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// DEST is complete.
@@ -36,14 +48,14 @@ pub(crate) enum Work {
     /// DEST is complete but for these packages.
     Install(Vec<String>),
     /// There is no DEST, or it is to be replaced.
-    Make(Source),
+    Make(Box<Source>),
 }
 
 /// Where the tree comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// From servers; with `or_bootstrap`, built here where none has it.
-    Remote { remote: Remote, cache: PathBuf, or_bootstrap: Option<String> },
+    Remote { wanted: Wanted, cache: Cache, or_bootstrap: Option<String> },
     /// From the user.
     Local { local: Local, sum: Option<Sum> },
     /// Built from packages.
@@ -56,37 +68,46 @@ impl Plan {
         let packages = if cli.no_install { Vec::new() } else { cli.install.clone() };
         packages.iter().try_for_each(|package| require_package_name(package))?;
         let source = Source::new(cli)?;
-        let dest = Dest::look(&cli.dest)?;
-        let work = match &dest.tree {
-            Some(tree) if !cli.force => missing(tree, &packages)?,
-            _ => Work::Make(source),
-        };
-        if !matches!(work, Work::Nothing) && !cli.dry_run {
-            dest.require_root()?;
-        }
         let Cli { dry_run, verbose, json, .. } = *cli;
-        Ok(Self { dest, work, packages, dry_run, verbose, json })
+        let goal = Goal::new(cli, source, &packages)?;
+        let max_size = cli.max_size.0;
+        Ok(Self { goal, packages, max_size, dry_run, verbose, json })
     }
 
     /// The steps, in order.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let dir = self.dest.partial();
-        let mut steps = Vec::new();
-        match &self.work {
-            Work::Nothing => return steps,
+        let (dest, work) = match &self.goal {
+            Goal::File(source) => return source.obtain_steps(),
+            Goal::Tree(dest, work) => (dest, work),
+        };
+        let dir = dest.partial();
+        let mut steps = match work {
+            Work::Nothing => return Vec::new(),
             Work::Install(packages) => {
-                return vec![Step::Install {
-                    packages: packages.clone(),
-                    dir: self.dest.shown.clone(),
-                }];
+                return vec![Step::Install { packages: packages.clone(), dir: dest.shown.clone() }];
             }
-            Work::Make(source) => steps.extend(source.steps(&dir)),
-        }
+            Work::Make(source) => source.steps(&dir),
+        };
         if !self.packages.is_empty() {
             steps.push(Step::Install { packages: self.packages.clone(), dir: dir.clone() });
         }
-        steps.push(self.dest.publish_step());
+        steps.push(dest.publish_step());
         steps
+    }
+}
+
+impl Goal {
+    fn new(cli: &Cli, source: Source, packages: &[String]) -> Result<Self, Error> {
+        let Some(given) = &cli.dest else { return Ok(Self::File(Box::new(source))) };
+        let dest = Dest::look(given)?;
+        let work = match &dest.tree {
+            Some(tree) if !cli.force => missing(tree, packages)?,
+            _ => Work::Make(Box::new(source)),
+        };
+        if !matches!(work, Work::Nothing) && !cli.dry_run {
+            dest.require_root()?;
+        }
+        Ok(Self::Tree(dest, work))
     }
 }
 
@@ -102,8 +123,15 @@ impl Source {
             require_own_arch(arch)?;
             return Bootstrap::new(suite, arch, &cli.mirror).map(Self::Bootstrap);
         }
-        let remote = match &cli.from {
-            None => Remote::ubuntu_base(&cli.release, arch, &cli.mirror, cli.sha256, cli.insecure)?,
+        let wanted = match &cli.from {
+            None => Wanted::ubuntu_base(Base {
+                release: &cli.release,
+                arch,
+                mirrors: &cli.mirror,
+                sum: cli.sha256,
+                insecure: cli.insecure,
+                keyring: cli.keyring.clone(),
+            })?,
             Some(path) if path == Path::new("-") => {
                 return Ok(Self::Local { local: Local::Stdin, sum: cli.sha256 });
             }
@@ -112,28 +140,45 @@ impl Source {
                     File::open(from).attempt(|| format!("cannot open '{}'", from.display()))?;
                     return Ok(Self::Local { local: Local::File(from.clone()), sum: cli.sha256 });
                 };
-                Remote::at(url, cli.sha256, cli.insecure)?
+                Wanted::File(Remote::at(url, cli.sha256, cli.insecure)?)
             }
         };
-        let cache = cli.cache_dir.clone().map_or_else(default_cache, Ok)?;
+        let dir = cli.cache_dir.clone().map_or_else(default_cache, Ok)?;
+        let limits = Limits {
+            timeout: Duration::from_secs(cli.timeout.into()),
+            retries: cli.retries,
+            max_size: cli.max_size.0,
+        };
+        let cache = Cache { dir, offline: cli.offline, limits };
         let or_bootstrap = cli.or_bootstrap.then(|| arch.to_owned());
-        Ok(Self::Remote { remote, cache, or_bootstrap })
+        Ok(Self::Remote { wanted, cache, or_bootstrap })
+    }
+
+    /// How a verified tarball is had.
+    fn obtain_steps(&self) -> Vec<Step> {
+        match self {
+            Self::Remote { wanted, cache, .. } => Step::obtain(wanted, &cache.dir),
+            Self::Local { local: Local::File(file), sum: Some(sum) } => {
+                vec![Step::Verify { file: file.clone(), sum: *sum }]
+            }
+            Self::Local { .. } | Self::Bootstrap(_) => Vec::new(),
+        }
     }
 
     fn steps(&self, dir: &Path) -> Vec<Step> {
         let dir = dir.to_owned();
-        match self {
-            Self::Remote { remote, cache, .. } => {
-                let file = cached_file(remote, cache);
-                vec![Step::download(remote, cache), Step::Unpack { file, dir }]
+        let mut steps = self.obtain_steps();
+        steps.push(match self {
+            Self::Remote { wanted, cache, .. } => {
+                Step::Unpack { file: wanted.cached_path(&cache.dir), dir }
             }
-            Self::Local { local: Local::Stdin, sum } => vec![Step::UnpackStdin { sum: *sum, dir }],
-            Self::Local { local: Local::File(file), sum } => {
-                let verify = sum.map(|sum| Step::Verify { file: file.clone(), sum });
-                verify.into_iter().chain([Step::Unpack { file: file.clone(), dir }]).collect()
+            Self::Local { local: Local::Stdin, sum } => Step::UnpackStdin { sum: *sum, dir },
+            Self::Local { local: Local::File(file), .. } => {
+                Step::Unpack { file: file.clone(), dir }
             }
-            Self::Bootstrap(bootstrap) => vec![Step::Build { bootstrap: bootstrap.clone(), dir }],
-        }
+            Self::Bootstrap(bootstrap) => Step::Build { bootstrap: bootstrap.clone(), dir },
+        });
+        steps
     }
 }
 

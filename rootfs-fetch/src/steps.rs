@@ -1,6 +1,11 @@
 //! The steps, as the shell commands that would do the same.
 
-use crate::{bootstrap::Bootstrap, install::apt_get, source::Remote, verify::Sum};
+use crate::{
+    bootstrap::Bootstrap,
+    install::apt_get,
+    source::{List, Remote, Wanted},
+    verify::Sum,
+};
 use std::{
     env,
     fmt::{self, Display},
@@ -10,6 +15,10 @@ use std::{
 /// One step of making a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Have the list of the files of a release in the cache, verified.
+    List { list: List, cache: PathBuf },
+    /// Have the newest file that the list has in the cache.
+    Newest { list: List, cache: PathBuf },
     /// Have the file in the cache; `cached` says that it is there now.
     Download { remote: Remote, cache: PathBuf, cached: bool },
     /// Compare a file with its sum.
@@ -29,8 +38,22 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// Have what is wanted in `cache`.
+    pub(crate) fn obtain(wanted: &Wanted, cache: &Path) -> Vec<Self> {
+        let listed = |list: &List| Self::List { list: list.clone(), cache: cache.to_owned() };
+        match wanted {
+            Wanted::File(file) => vec![Self::download(file, cache)],
+            Wanted::Listed { list, otherwise: Some(file) } => {
+                vec![listed(list), Self::download(file, cache)]
+            }
+            Wanted::Listed { list, otherwise: None } => {
+                vec![listed(list), Self::Newest { list: list.clone(), cache: cache.to_owned() }]
+            }
+        }
+    }
+
     /// Have `remote` in `cache`, where it may be already.
-    pub(crate) fn download(remote: &Remote, cache: &Path) -> Self {
+    fn download(remote: &Remote, cache: &Path) -> Self {
         let cached = remote.sum.is_some() && cached_file(remote, cache).exists();
         Self::Download { remote: remote.clone(), cache: cache.to_owned(), cached }
     }
@@ -39,6 +62,8 @@ impl Step {
 impl Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::List { list, cache } => look_up(list, cache, f),
+            Self::Newest { list, cache } => newest(list, cache, f),
             Self::Download { remote, cache, cached } => download(remote, cache, *cached, f),
             Self::Verify { file, sum } => check(*sum, &shown(file), f),
             Self::Unpack { file, dir } => {
@@ -93,9 +118,66 @@ fn download(
     writeln!(f, "mv {part} {}", shown(&file))
 }
 
+/// Each directory in turn gives both files.
+fn look_up(list: &List, cache: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let path = cache.join(list.cached_name());
+    writeln!(f, "mkdir --parents {}", shown(cache))?;
+    for (index, dir) in list.dirs.iter().enumerate() {
+        let or = if index + 1 < list.dirs.len() { " ||" } else { "" };
+        write!(
+            f,
+            "wget --output-document={} {}",
+            shown(&path),
+            quote(&format!("{dir}/SHA256SUMS"))
+        )?;
+        if list.keyring.is_some() {
+            let (path, url) = (format!("{}.gpg", path.display()), format!("{dir}/SHA256SUMS.gpg"));
+            write!(f, " && wget --output-document={} {}", quote(&path), quote(&url))?;
+        }
+        writeln!(f, "{or}")?;
+    }
+    if list.keyring.is_some() {
+        let built_in = Path::new("/etc/apt/trusted.gpg.d/ubuntu-keyring-2012-cdimage.gpg");
+        let keyring = shown(list.keyring_file.as_deref().unwrap_or(built_in));
+        let signature = quote(&format!("{}.gpg", path.display()));
+        writeln!(f, "gpgv --keyring {keyring} {signature} {}", shown(&path))?;
+    }
+    Ok(())
+}
+
+fn newest(list: &List, cache: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (sums, file) = (shown(&cache.join(list.cached_name())), shown(&list.cached_path(cache)));
+    let name = format!(r"ubuntu-base-[0-9.]*-base-{}\.tar\.gz", list.arch);
+    writeln!(
+        f,
+        "name=$(grep --only-matching '{name}$' {sums} | sort --version-sort | tail --lines=1)"
+    )?;
+    let dir = list.dirs.first().map_or("", |dir| dir);
+    writeln!(f, "wget --output-document={file} {}/\"$name\"", quote(dir))?;
+    writeln!(f, "echo \"$(grep \"$name\" {sums} | cut -d ' ' -f 1)  \"{file} | sha256sum --check")
+}
+
 /// The name of the file in the cache: its sum, so that one name is one content.
 pub(crate) fn cached_file(remote: &Remote, cache: &Path) -> PathBuf {
     cache.join(remote.sum.map_or_else(|| "unverified".to_owned(), |sum| sum.to_string()))
+}
+
+impl List {
+    fn cached_path(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("ubuntu-base-{}-base-{}.tar.gz", self.release, self.arch))
+    }
+}
+
+impl Wanted {
+    /// Where it is in the cache, as far as that is known before it is looked up.
+    pub(crate) fn cached_path(&self, cache: &Path) -> PathBuf {
+        match self {
+            Self::File(file) | Self::Listed { otherwise: Some(file), .. } => {
+                cached_file(file, cache)
+            }
+            Self::Listed { list, otherwise: None } => list.cached_path(cache),
+        }
+    }
 }
 
 fn check(sum: Sum, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,28 +1,49 @@
-//! Unpacking a tarball: the tar crate parses, all writing goes through directory handles.
+//! Unpacking a tarball: all writing goes through directory handles, and stays in the tree whatever the archive
+//! holds.
 //!
-//! The crate's own `unpack` makes empty files of device nodes and FIFOs, leaves `..` entries out without a
-//! word, resolves links against the host's root and does not notice a wrong CRC.
+//! One thread inflates, another one writes, and that one can write nowhere else: see [`fence`].
 
 use crate::{
+    acl,
+    archive::{Extent, Flaw, Member, Members, Time},
+    decode::{Decoder, Pumped, pump},
     error::{Attempt as _, Error},
     tree::{Tree, split},
 };
-use flate2::bufread::MultiGzDecoder;
+use landlock::{
+    ABI, AccessFs, CompatLevel, Compatible as _, PathBeneath, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _,
+};
 use rustix::{
-    fd::{AsFd, OwnedFd},
-    fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags},
+    fd::{AsFd, AsRawFd as _, OwnedFd},
+    fs::{
+        self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags,
+        ftruncate,
+    },
     io::Errno,
 };
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, BufReader, Cursor, Read, Write as _},
+    fs::File,
+    io::{Read, Seek as _, SeekFrom, Write as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    sync::mpsc::sync_channel,
+    thread,
 };
 use tar::EntryType;
 
 /// The device nodes that a root file system has: null zero full random urandom, tty console ptmx.
 const STANDARD_NODES: [(u32, u32); 8] =
     [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+
+/// The longest path that the kernel takes, without the NUL at its end (`PATH_MAX`).
+const MAX_PATH: usize = 4095;
+
+/// How many chunks may lie between the thread that inflates and the one that writes.
+const CHUNKS: usize = 8;
+
+/// Paths have up to 2048 parts, and each that is missing is a call deeper.
+const STACK: usize = 16 << 20;
 
 /// What was in the archive and is not in the tree.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,68 +52,110 @@ pub(crate) struct Skipped {
     pub(crate) device_nodes: u64,
     /// Extended attributes that the file system of the tree does not hold.
     pub(crate) attributes: u64,
+    /// Something after the archive's end that is no part of it.
+    pub(crate) garbage: bool,
 }
 
-/// Unpack the tarball `input`, named `what` in messages, into the empty `tree`.
-pub(crate) fn unpack(input: impl Read, what: &str, tree: &Tree) -> Result<Skipped, Error> {
-    let unreadable = || format!("cannot unpack '{what}'");
-    let mut archive = tar::Archive::new(decode(input, what)?);
-    let mut unpacker =
-        Unpacker { tree, parent: None, dirs: Vec::new(), skipped: Skipped::default() };
-    for entry in archive.entries().attempt(unreadable)? {
-        unpacker.entry(entry.attempt(unreadable)?, what)?;
+/// Unpack the tarball `input`, named `what` in messages, into the empty `tree`, unless it takes more than
+/// `max_size` bytes.
+pub(crate) fn unpack(
+    input: impl Read + Send,
+    what: &str,
+    tree: &Tree,
+    max_size: u64,
+) -> Result<Skipped, Error> {
+    let decoder = Decoder::new(input).attempt(|| format!("cannot read '{what}'"))?;
+    let mut decoder = decoder.ok_or_else(|| unknown(what))?;
+    let is_packed = decoder.is_packed();
+    let (chunks, pumped) = sync_channel(CHUNKS);
+    let unpacked = thread::scope(|scope| {
+        let inflate = scope.spawn(|| {
+            pump(&mut decoder, &chunks);
+            drop(chunks);
+        });
+        let write = || {
+            fence(tree);
+            let members = Members::new(Pumped::new(pumped), max_size);
+            unpack_members(members, what, tree, is_packed)
+        };
+        let writer = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, write);
+        let unpacked = writer.map(thread::ScopedJoinHandle::join);
+        drop(inflate.join());
+        unpacked
+    });
+    let unpacked = unpacked.attempt(|| "cannot start a thread".into())?;
+    let died = |_| Err(Error::new("the thread that unpacks has ended before its time"));
+    let (mut skipped, marked) = unpacked.unwrap_or_else(died)?;
+    skipped.garbage = decoder.garbage();
+    if !marked && skipped.garbage {
+        return Err(Error::new(format!("cannot unpack '{what}': the archive is cut off")));
     }
-    // The archive ends before its compressed stream does, and the stream's checksum is at its end.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).attempt(unreadable)?;
-    unpacker.finish()
+    Ok(skipped)
 }
 
-/// The tar stream in `input`, told by what it begins with.
-fn decode<'a>(mut input: impl Read + 'a, what: &str) -> Result<Box<dyn Read + 'a>, Error> {
-    let mut head = Vec::with_capacity(512);
-    input.by_ref().take(512).read_to_end(&mut head).attempt(|| format!("cannot read '{what}'"))?;
-    let format = Format::of(&head).ok_or_else(|| {
-        Error::new(format!("refusing '{what}': it is no tarball that is taken here")).hint(
-            "a .tar or .tar.gz is; for another: \
-                 'xz --decompress --stdout FILE | rootfs-fetch --from - DEST'",
-        )
-    })?;
-    let input = BufReader::with_capacity(1 << 16, Cursor::new(head).chain(input));
-    Ok(match format {
-        Format::Tar => Box::new(input),
-        Format::Gzip => Box::new(MultiGzDecoder::new(input)),
-    })
-}
-
-/// How an archive is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Tar,
-    Gzip,
-}
-
-impl Format {
-    /// The format of what begins with `head`, some 512 bytes.
-    pub(crate) fn of(head: &[u8]) -> Option<Self> {
-        let ustar = head.get(257..262).is_some_and(|magic| magic == b"ustar");
-        match head {
-            [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            _ if ustar => Some(Self::Tar),
-            _ => None,
-        }
+/// Unpack `members`, and tell whether they had a mark at their end.
+fn unpack_members<R: Read>(
+    mut members: Members<R>,
+    what: &str,
+    tree: &Tree,
+    is_packed: bool,
+) -> Result<(Skipped, bool), Error> {
+    let mut unpacker = Unpacker {
+        tree,
+        what,
+        parent: None,
+        dirs: Vec::new(),
+        skipped: Skipped::default(),
+        buffer: vec![0; 1 << 17],
+    };
+    while let Some(member) = members.next().map_err(|flaw| unpacker.explain(flaw))? {
+        unpacker.member(&member, &mut members)?;
     }
+    let (_, marked) = members.finish().map_err(|flaw| unpacker.explain(flaw))?;
+    // What was packed is complete: its own checksum says so.
+    if !marked && !is_packed {
+        return Err(Error::new(format!("cannot unpack '{what}': the archive is cut off"))
+            .hint("its end is marked by zeros, which are missing"));
+    }
+    Ok((unpacker.finish()?, marked))
+}
+
+fn unknown(what: &str) -> Error {
+    Error::new(format!("refusing '{what}': it is no tarball that is taken here")).hint(
+        "a .tar, .tar.gz, .tar.xz or .tar.zst is; for another: \
+         'bzip2 --decompress --stdout FILE | rootfs-fetch --from - DEST'",
+    )
+}
+
+/// Keep this thread from writing anything outside of `tree`, whatever mistake is made here: a second fence
+/// behind the resolution of paths, where the kernel has Landlock and can still link between directories.
+fn fence(tree: &Tree) {
+    let fenced = || -> Result<_, landlock::RulesetError> {
+        let writing = AccessFs::from_write(ABI::V5);
+        Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::Refer)?
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(writing)?
+            .create()?
+            .add_rule(PathBeneath::new(tree.root(), writing))?
+            .restrict_self()
+    };
+    drop(fenced()); // without it the first fence stands alone, as on a kernel before 5.19
 }
 
 struct Unpacker<'a> {
     tree: &'a Tree,
-    /// The directory of the last entry: the next one is likely to be in it too.
+    what: &'a str,
+    /// The directory of the last member: the next one is likely to be in it too.
     parent: Option<(OsString, OwnedFd)>,
     /// Modes and times of directories, set when nothing more is written into them.
     dirs: Vec<(OsString, Metadata)>,
     skipped: Skipped,
+    buffer: Vec<u8>,
 }
 
-/// What an entry has besides its content.
+/// What a member has besides its content.
 struct Metadata {
     mode: Mode,
     uid: Uid,
@@ -102,42 +165,50 @@ struct Metadata {
 }
 
 impl Unpacker<'_> {
-    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>, what: &str) -> Result<(), Error> {
-        let raw = entry.path_bytes().into_owned();
-        let shown = printable(&raw);
-        let path = inside(&raw).ok_or_else(|| refuse(&shown, "it leads out of the tree"))?;
-        let metadata = Metadata::of(&mut entry, &shown)?;
-        let kind = entry.header().entry_type();
+    fn explain(&self, flaw: Flaw) -> Error {
+        match flaw {
+            Flaw::Unreadable(error) => {
+                Error::because(format!("cannot unpack '{}'", self.what), error)
+            }
+            Flaw::Refused { name, why } => refuse(&printable(&name), &why),
+            Flaw::TooLarge(max) => Error::new(format!(
+                "refusing '{}': unpacked it takes more than {max} bytes",
+                self.what
+            ))
+            .hint("--max-size takes more"),
+        }
+    }
+
+    fn member<R: Read>(&mut self, member: &Member, members: &mut Members<R>) -> Result<(), Error> {
+        let shown = printable(&member.path);
+        let path = inside(&member.path).map_err(|why| refuse(&shown, why))?;
+        let metadata = Metadata::of(member, &shown)?;
+        let what = self.what;
         let cannot = || format!("cannot unpack '{shown}' of '{what}'");
-        if path.is_empty() && kind != EntryType::Directory {
+        if path.is_empty() && member.kind != EntryType::Directory {
             return Err(refuse(&shown, "it takes the place of the root directory"));
         }
-        match kind {
+        match member.kind {
             EntryType::Directory => self.directory(path, metadata).attempt(cannot),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.file(&path, &metadata, &mut entry, cannot)
+            EntryType::Regular | EntryType::GNUSparse => {
+                self.file(&path, &metadata, member, members, cannot)
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                self.symlink(&path, &OsString::from_vec(target), &metadata).attempt(cannot)
+                if member.link.is_empty() || member.link.contains(&0) {
+                    return Err(refuse(&shown, "it is a symbolic link to a name that cannot be"));
+                }
+                self.symlink(&path, OsStr::from_bytes(&member.link), &metadata).attempt(cannot)
             }
             EntryType::Link => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                let target =
-                    inside(&target).filter(|_| !target.starts_with(b"/")).ok_or_else(|| {
-                        let why = format!(
-                            "its hard link to '{}' leads out of the tree",
-                            printable(&target)
-                        );
-                        refuse(&shown, &why)
-                    })?;
+                let target = link_target(&member.link).ok_or_else(|| {
+                    let target = printable(&member.link);
+                    refuse(&shown, &format!("its hard link to '{target}' leads out of the tree"))
+                })?;
                 self.hard_link(&path, &target).attempt(cannot)
             }
             EntryType::Char | EntryType::Block => {
-                let header = entry.header();
-                let major = header.device_major().attempt(cannot)?.unwrap_or_default();
-                let minor = header.device_minor().attempt(cannot)?.unwrap_or_default();
-                if kind == EntryType::Block || !STANDARD_NODES.contains(&(major, minor)) {
+                let (major, minor) = member.device;
+                if member.kind == EntryType::Block || !STANDARD_NODES.contains(&member.device) {
                     self.skipped.device_nodes += 1;
                     return Ok(());
                 }
@@ -145,7 +216,6 @@ impl Unpacker<'_> {
                 self.node(&path, FileType::CharacterDevice, device, &metadata).attempt(cannot)
             }
             EntryType::Fifo => self.node(&path, FileType::Fifo, 0, &metadata).attempt(cannot),
-            EntryType::XGlobalHeader => Ok(()), // a comment: git writes the commit's hash
             other => {
                 let why =
                     format!("nothing is known of its type '{}'", printable(&[other.as_byte()]));
@@ -185,26 +255,51 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn file(
+    fn file<R: Read>(
         &mut self,
         path: &OsStr,
         metadata: &Metadata,
-        entry: &mut tar::Entry<'_, impl Read>,
+        member: &Member,
+        members: &mut Members<R>,
         cannot: impl Fn() -> String,
     ) -> Result<(), Error> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create =
             |dir: &OwnedFd, name: &OsStr| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = std::fs::File::from(self.place(path, create).attempt(&cannot)?);
-        let size = entry.size();
-        let copied = io::copy(entry, &mut file).attempt(&cannot)?;
-        if copied != size {
-            let cut = io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off");
-            return Err(cut).attempt(cannot);
+        let mut file = File::from(self.place(path, create).attempt(&cannot)?);
+        let mut end = 0;
+        for extent in &member.extents {
+            if extent.offset > end {
+                file.seek(SeekFrom::Start(extent.offset)).attempt(&cannot)?;
+            }
+            self.copy(*extent, members, &mut file, &cannot)?;
+            end = extent.offset + extent.length;
         }
-        file.flush().attempt(&cannot)?;
+        if end < member.size || member.extents.last().is_some_and(|last| last.length == 0) {
+            ftruncate(&file, member.size).attempt(&cannot)?;
+        }
         self.set(&file, metadata).attempt(cannot)
+    }
+
+    fn copy<R: Read>(
+        &mut self,
+        extent: Extent,
+        members: &mut Members<R>,
+        file: &mut File,
+        cannot: impl Fn() -> String,
+    ) -> Result<(), Error> {
+        let mut left = extent.length;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = members.read(&mut self.buffer[..most]).map_err(|flaw| match flaw {
+                Flaw::Unreadable(error) => Error::because(cannot(), error),
+                flaw => self.explain(flaw),
+            })?;
+            file.write_all(&self.buffer[..read]).attempt(&cannot)?;
+            left -= read as u64;
+        }
+        Ok(())
     }
 
     fn symlink(
@@ -223,7 +318,8 @@ impl Unpacker<'_> {
                 AtFlags::SYMLINK_NOFOLLOW,
             )?;
             fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-        })
+        })?;
+        self.set_attributes_of(path, metadata)
     }
 
     fn hard_link(&mut self, path: &OsStr, target: &OsStr) -> rustix::io::Result<()> {
@@ -253,7 +349,26 @@ impl Unpacker<'_> {
             // Follows links, but the name is a node made just now in a directory closed to others.
             fs::chmodat(dir, name, metadata.mode, AtFlags::empty())?;
             fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-        })
+        })?;
+        self.set_attributes_of(path, metadata)
+    }
+
+    /// Set the extended attributes of what cannot be opened, a link or node made just now.
+    fn set_attributes_of(&mut self, path: &OsStr, metadata: &Metadata) -> rustix::io::Result<()> {
+        let Some((_, dir)) = self.parent.as_ref().filter(|_| !metadata.attributes.is_empty())
+        else {
+            return Ok(());
+        };
+        let mut place = OsString::from(format!("/proc/self/fd/{}/", dir.as_raw_fd()));
+        place.push(split(path).1);
+        for (name, value) in &metadata.attributes {
+            match fs::lsetxattr(&place, name.as_os_str(), value, XattrFlags::empty()) {
+                // Those of users are for files and directories only.
+                Err(Errno::NOTSUP | Errno::PERM) => self.skipped.attributes += 1,
+                set => set?,
+            }
+        }
+        Ok(())
     }
 
     /// Set what a file or directory has besides its content.
@@ -294,38 +409,25 @@ impl Unpacker<'_> {
 }
 
 impl Metadata {
-    fn of<R: Read>(entry: &mut tar::Entry<'_, R>, shown: &str) -> Result<Self, Error> {
-        let malformed = || format!("refusing archive entry '{shown}'");
-        let header = entry.header();
-        let mode = header.mode().attempt(malformed)?;
-        let (uid, gid) = (header.uid().attempt(malformed)?, header.gid().attempt(malformed)?);
-        let mut mtime =
-            Timespec { tv_sec: seconds(header.mtime().attempt(malformed)?), tv_nsec: 0 };
-        let mut attributes = Vec::new();
-        for record in entry.pax_extensions().attempt(malformed)?.into_iter().flatten() {
-            let record = record.attempt(malformed)?;
-            match record.key_bytes() {
-                b"mtime" => mtime = pax_time(record.value_bytes()).unwrap_or(mtime),
-                key if key.starts_with(b"GNU.sparse.") => {
-                    return Err(refuse(
-                        shown,
-                        "it is a sparse file in PAX form, which is not known here",
-                    ));
-                }
-                key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        attributes
-                            .push((OsStr::from_bytes(name).into(), record.value_bytes().into()));
-                    }
-                }
-            }
-        }
+    fn of(member: &Member, shown: &str) -> Result<Self, Error> {
         let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        let Member { uid, gid, mtime: Time { seconds, nanoseconds }, .. } = *member;
         let (Some(uid), Some(gid)) = (id(uid), id(gid)) else {
             return Err(refuse(shown, &format!("its owner {uid}:{gid} is beyond 32 bits")));
         };
+        let mtime = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+        let mut attributes = Vec::new();
+        for (key, value) in &member.records {
+            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                attributes.push((OsStr::from_bytes(name).into(), value.clone()));
+            } else if let Some(name) = acl::attribute(key).filter(|_| !value.is_empty()) {
+                let list = acl::parse(value)
+                    .ok_or_else(|| refuse(shown, "its access control list is malformed"))?;
+                attributes.push((name.into(), list));
+            }
+        }
         Ok(Self {
-            mode: Mode::from_raw_mode(mode & 0o7777),
+            mode: Mode::from_raw_mode(member.mode & 0o7777),
             uid: Uid::from_raw(uid),
             gid: Gid::from_raw(gid),
             times: Timestamps { last_access: mtime, last_modification: mtime },
@@ -334,38 +436,28 @@ impl Metadata {
     }
 }
 
-fn seconds(mtime: u64) -> i64 {
-    // A time before 1970 is a negative number in base 256, which the crate reads as unsigned.
-    mtime.cast_signed()
-}
-
-/// A PAX time: seconds, perhaps negative, perhaps with a fraction.
-fn pax_time(value: &[u8]) -> Option<Timespec> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let nanoseconds: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some(if whole.starts_with('-') && nanoseconds > 0 {
-        Timespec { tv_sec: seconds - 1, tv_nsec: 1_000_000_000 - nanoseconds }
-    } else {
-        Timespec { tv_sec: seconds, tv_nsec: nanoseconds }
-    })
-}
-
-/// `path` from the tree's root, without empty parts and `.`; `None` when it has a `..`.
-fn inside(path: &[u8]) -> Option<OsString> {
+/// `path` from the tree's root, without empty parts and `.`, or why it is none there.
+fn inside(path: &[u8]) -> Result<OsString, &'static str> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return None,
+            b".." => return Err("it leads out of the tree"),
             part => kept.push(part),
         }
     }
-    Some(OsString::from_vec(kept.join(&b'/')))
+    let kept = kept.join(&b'/');
+    match kept {
+        _ if path.is_empty() => Err("it has no name"),
+        _ if kept.contains(&0) => Err("its name holds a NUL"),
+        _ if kept.len() > MAX_PATH => Err("its name is longer than the kernel takes"),
+        kept => Ok(OsString::from_vec(kept)),
+    }
+}
+
+/// Where a hard link leads to, unless that is no place in the tree.
+fn link_target(target: &[u8]) -> Option<OsString> {
+    inside(target).ok().filter(|inner| !target.starts_with(b"/") && !inner.is_empty())
 }
 
 fn refuse(entry: &str, why: &str) -> Error {
@@ -388,7 +480,8 @@ fn printable(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Format, inside, pax_time, printable};
+    use super::{inside, link_target, printable};
+    use proptest::prelude::*;
 
     #[test]
     fn paths_are_taken_from_the_trees_root() {
@@ -396,32 +489,32 @@ mod tests {
         for (path, taken) in cases {
             assert_eq!(inside(path.as_bytes()).unwrap(), taken);
         }
-        for path in ["..", "a/../b", "/..", "a/.."] {
-            assert_eq!(inside(path.as_bytes()), None);
+        for path in ["..", "a/../b", "/..", "a/..", "", "a\0b"] {
+            assert!(inside(path.as_bytes()).is_err(), "{path:?}");
         }
+        assert!(inside(&[b'a'; 4095]).is_ok());
+        assert!(inside(&[b'a'; 4096]).is_err());
     }
 
     #[test]
-    fn pax_times_have_fractions_and_signs() {
-        let read = |text: &str| pax_time(text.as_bytes()).map(|time| (time.tv_sec, time.tv_nsec));
-        assert_eq!(read("12"), Some((12, 0)));
-        assert_eq!(read("12.000000001"), Some((12, 1)));
-        assert_eq!(read("12.5"), Some((12, 500_000_000)));
-        assert_eq!(read("12.1234567899"), Some((12, 123_456_789)));
-        assert_eq!(read("-1.25"), Some((-2, 750_000_000)));
-        for text in ["", ".5", "x", "1.x", "1.-5"] {
-            assert_eq!(read(text), None);
+    fn hard_links_lead_to_a_place_in_the_tree() {
+        assert_eq!(link_target(b"./a").unwrap(), "a");
+        for target in ["/a", "../a", "", ".", "a/.."] {
+            assert_eq!(link_target(target.as_bytes()), None, "{target}");
         }
     }
 
-    #[test]
-    fn the_format_is_told_by_content() {
-        let mut ustar = vec![0; 512];
-        ustar[257..262].copy_from_slice(b"ustar");
-        assert_eq!(Format::of(&ustar), Some(Format::Tar));
-        assert_eq!(Format::of(b"\x1f\x8b\x08"), Some(Format::Gzip));
-        assert_eq!(Format::of(b"<!DOCTYPE html>"), None);
-        assert_eq!(Format::of(b""), None);
+    proptest! {
+        #[test]
+        fn no_path_leads_out(path in prop::collection::vec(prop::sample::select(&b"ab./\0"[..]), 0..40)) {
+            if let Ok(inner) = inside(&path) {
+                let inner = inner.into_encoded_bytes();
+                let parts: Vec<&[u8]> = inner.split(|byte| *byte == b'/').collect();
+                prop_assert!(!parts.contains(&&b".."[..]));
+                prop_assert!(inner.is_empty() || !parts.contains(&&b""[..]));
+            }
+            prop_assert!(!printable(&path).chars().any(char::is_control));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::error::Error;
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt,
-    io::{self, Read},
+    io::{self, Read, Write},
     str::FromStr,
 };
 
@@ -47,22 +47,30 @@ impl fmt::Display for Sum {
     }
 }
 
-/// A reader that computes the sum of what passes through it.
-pub(crate) struct Hashing<R> {
-    inner: R,
+/// A reader or writer that computes the sum of what passes through it.
+pub(crate) struct Hashing<T> {
+    inner: T,
     hash: Sha256,
 }
 
-impl<R: Read> Hashing<R> {
-    /// Begin with nothing read.
-    pub(crate) fn new(inner: R) -> Self {
+impl<T> Hashing<T> {
+    /// Begin with nothing.
+    pub(crate) fn new(inner: T) -> Self {
         Self { inner, hash: Sha256::new() }
     }
 
+    /// The sum of what has passed through so far.
+    pub(crate) fn sum(&self) -> Sum {
+        Sum(self.hash.clone().finalize().into())
+    }
+}
+
+impl<R: Read> Hashing<R> {
     /// Read what is left, and give the sum of everything.
     pub(crate) fn finish(mut self) -> io::Result<Sum> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(Sum(self.hash.finalize().into()))
+        let mut buffer = vec![0; 1 << 16];
+        while self.read(&mut buffer)? > 0 {}
+        Ok(self.sum())
     }
 }
 
@@ -71,6 +79,18 @@ impl<R: Read> Read for Hashing<R> {
         let length = self.inner.read(buffer)?;
         self.hash.update(&buffer[..length]);
         Ok(length)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let length = self.inner.write(buffer)?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
