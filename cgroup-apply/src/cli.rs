@@ -2,12 +2,12 @@
 
 use crate::{
     error,
-    limits::{CpuMax, List, Name, PidsMax, Setting, Size},
+    limits::{CpuMax, HugeTlbMax, IoMax, List, Name, PidsMax, Setting, Size},
     report::StatsTo,
     run::Timeout,
 };
 use clap::{Args, Parser, Subcommand};
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
 /// Make a cgroup, set its limits, run a command inside it
 ///
@@ -263,6 +263,27 @@ pub(crate) struct Limits {
     /// Memory nodes to allocate from, as '0-1'
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<List>,
+
+    /// Speed of a block device, as '/dev/sda:rbps=10M,wiops=100' (repeat)
+    ///
+    /// PATH is the device's node or any file on it; of a partition it is the
+    /// whole disk. KEY is rbps or wbps (bytes a second, with K, M, G or T),
+    /// riops or wiops (operations a second); VALUE may be 'max'. On v1 only
+    /// what does not go through the page cache is slowed when written.
+    #[arg(long, value_name = "PATH:KEY=VALUE,...")]
+    pub(crate) io_max: Vec<IoMax>,
+
+    /// Most huge pages of SIZE in bytes, as '2M=64M' or '1G=max' (repeat)
+    #[arg(long, value_name = "SIZE=MAX")]
+    pub(crate) hugetlb_max: Vec<HugeTlbMax>,
+
+    /// Limits from a file with OCI resources in JSON ('linux.resources' of a
+    /// config.json), or with '-' from standard input
+    ///
+    /// 0 there is "not set", a negative number "no limit". A member that
+    /// cgroup-apply does not know is refused. Options of the same name win.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) resources: Option<PathBuf>,
 
     /// Write VALUE to the interface file FILE, as it is (repeat)
     ///

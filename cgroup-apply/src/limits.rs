@@ -1,12 +1,15 @@
 //! What may be asked of a cgroup, and the interface files it becomes on v1 and on v2.
 
 use crate::{cli, error::Error, hierarchy::Version};
-use std::{collections::BTreeSet, fmt, path::Path, str::FromStr};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// The most that the kernel's `pids.max` takes (`PID_MAX_LIMIT` in include/linux/threads.h, 64 bit).
 const PIDS_MOST: u64 = 4_194_304;
-/// The period of a CPU limit unless one is given, in microseconds: the kernel's default.
-const CPU_PERIOD: u64 = 100_000;
 /// The shortest CPU quota and period that the kernel takes (1 ms), and the longest period (1 s).
 const CPU_SHORTEST: u64 = 1_000;
 const CPU_LONGEST_PERIOD: u64 = 1_000_000;
@@ -14,6 +17,9 @@ const CPU_LONGEST_PERIOD: u64 = 1_000_000;
 const V1_NO_MEMORY_LIMIT: u64 = i64::MAX as u64 & !0xffff;
 /// Memory limits are rounded down to pages; the largest page size of a supported machine.
 const LARGEST_PAGE: u64 = 65_536;
+
+/// How a limit of memory is compared.
+const BYTES: Check = Check::Bytes { page: LARGEST_PAGE };
 
 /// A cgroup's path below the base of each hierarchy. It cannot lead out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,17 +108,21 @@ impl FromStr for Size {
             let percent = percent.parse().ok().filter(|percent| (1..=100).contains(percent));
             return percent.map(Self::Percent).ok_or_else(allowed);
         }
-        let shift = match text.bytes().last() {
-            Some(b'K') => 10,
-            Some(b'M') => 20,
-            Some(b'G') => 30,
-            Some(b'T') => 40,
-            _ => 0,
-        };
-        let number = if shift == 0 { text } else { &text[..text.len() - 1] };
-        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-        bytes.filter(|bytes| *bytes < V1_NO_MEMORY_LIMIT).map(Self::Bytes).ok_or_else(allowed)
+        bytes(text).filter(|bytes| *bytes < V1_NO_MEMORY_LIMIT).map(Self::Bytes).ok_or_else(allowed)
     }
+}
+
+/// A number with or without K, M, G or T.
+fn bytes(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last() {
+        Some(b'K') => 10,
+        Some(b'M') => 20,
+        Some(b'G') => 30,
+        Some(b'T') => 40,
+        _ => 0,
+    };
+    let number = if shift == 0 { text } else { &text[..text.len() - 1] };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 impl Size {
@@ -129,8 +139,13 @@ impl Size {
 /// CPU time in each period, both in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CpuMax {
-    quota: Option<u64>,
-    period: u64,
+    pub(crate) quota: Option<u64>,
+    pub(crate) period: u64,
+}
+
+impl CpuMax {
+    /// The period of a limit for which none is given, in microseconds: the kernel's.
+    pub(crate) const DEFAULT_PERIOD: u64 = 100_000;
 }
 
 impl FromStr for CpuMax {
@@ -141,7 +156,7 @@ impl FromStr for CpuMax {
                 .to_owned()
         };
         let (quota, period) = if text == "max" {
-            (None, CPU_PERIOD)
+            (None, CpuMax::DEFAULT_PERIOD)
         } else if let Some((quota, period)) = text.split_once('/') {
             let period = period.parse().map_err(|_| allowed())?;
             match quota {
@@ -149,9 +164,9 @@ impl FromStr for CpuMax {
                 _ => (Some(quota.parse().map_err(|_| allowed())?), period),
             }
         } else if let Some(percent) = text.strip_suffix('%') {
-            (Some(fixed_point(percent, 3).ok_or_else(allowed)?), CPU_PERIOD)
+            (Some(fixed_point(percent, 3).ok_or_else(allowed)?), CpuMax::DEFAULT_PERIOD)
         } else {
-            (Some(fixed_point(text, 5).ok_or_else(allowed)?), CPU_PERIOD)
+            (Some(fixed_point(text, 5).ok_or_else(allowed)?), CpuMax::DEFAULT_PERIOD)
         };
         if quota.is_some_and(|quota| quota < CPU_SHORTEST) {
             return Err(format!(
@@ -175,6 +190,69 @@ pub(crate) fn fixed_point(text: &str, places: usize) -> Option<u64> {
         return None;
     }
     format!("{whole}{fraction:0<places$}").parse().ok()
+}
+
+/// Limits of a block device, which is named by its node or by any file on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IoMax {
+    pub(crate) path: PathBuf,
+    pub(crate) limits: Vec<IoLimit>,
+}
+
+/// A key of `io.max` and its value, `None` for no limit.
+pub(crate) type IoLimit = (&'static str, Option<u64>);
+
+/// The keys of `io.max`, and the files of v1 that stand for them.
+const IO_KEYS: [(&str, &str); 4] = [
+    ("rbps", "blkio.throttle.read_bps_device"),
+    ("wbps", "blkio.throttle.write_bps_device"),
+    ("riops", "blkio.throttle.read_iops_device"),
+    ("wiops", "blkio.throttle.write_iops_device"),
+];
+
+impl FromStr for IoMax {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = "PATH:KEY=VALUE[,...] is expected, with rbps, wbps (bytes a second, with K, M, G or T), \
+                       riops, wiops (operations a second) as KEY, and a number above 0 or 'max' as VALUE";
+        let limit = |text: &str| {
+            let (key, value) = text.split_once('=')?;
+            let (key, _) = IO_KEYS.into_iter().find(|(known, _)| *known == key)?;
+            let number = match value {
+                "max" => None,
+                _ if key.ends_with("bps") => Some(bytes(value)?),
+                _ => Some(value.parse().ok()?),
+            };
+            (number != Some(0)).then_some((key, number))
+        };
+        let (path, limits) =
+            text.rsplit_once(':').filter(|(path, _)| !path.is_empty()).ok_or(allowed)?;
+        let limits = limits.split(',').map(limit).collect::<Option<_>>().ok_or(allowed)?;
+        Ok(Self { path: path.into(), limits })
+    }
+}
+
+/// A limit of huge pages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HugeTlbMax {
+    /// As it is in the interface file's name: `2MB`.
+    page_size: String,
+    most: Option<u64>,
+}
+
+impl FromStr for HugeTlbMax {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = || "SIZE=MAX is expected, as '2M=64M', '1G=max' or '2M=0'".to_owned();
+        let (page_size, most) = text.split_once('=').ok_or_else(allowed)?;
+        let page_size = page_size.strip_suffix('B').unwrap_or(page_size);
+        let is_size = page_size.ends_with(['K', 'M', 'G']) && bytes(page_size).is_some();
+        let most = match most {
+            "max" => None,
+            _ => Some(bytes(most).ok_or_else(allowed)?),
+        };
+        if is_size { Ok(Self { page_size: format!("{page_size}B"), most }) } else { Err(allowed()) }
+    }
 }
 
 /// A list of CPUs or memory nodes, as `0-2,4`.
@@ -242,8 +320,10 @@ impl FromStr for Setting {
 pub(crate) enum Check {
     /// It reads as it was written.
     Same,
-    /// It reads as a number of bytes, at most a page lower.
-    Bytes,
+    /// It reads as a number of bytes, at most a page of this size lower.
+    Bytes { page: u64 },
+    /// It has a line for a device on which the same words are; none if there is no limit.
+    Device,
     /// It reads as the same set.
     List,
     /// Only the kernel knows; a difference is told.
@@ -276,7 +356,7 @@ impl Write {
     pub(crate) fn holds(&self, read: &str) -> bool {
         match self.verdict(read) {
             Verdict::InEffect => true,
-            Verdict::Remark(_) => self.check == Check::Bytes,
+            Verdict::Remark(_) => matches!(self.check, Check::Bytes { .. }),
             Verdict::NotApplied => false,
         }
     }
@@ -288,12 +368,13 @@ impl Write {
         let known = match self.check {
             Check::Same | Check::Told => asked == read,
             Check::List => expand(asked) == expand(read),
-            Check::Bytes => match (amount(asked), amount(read)) {
-                (Some(asked), Some(read)) if read < asked && asked - read < LARGEST_PAGE => {
+            Check::Bytes { page } => match (amount(asked), amount(read)) {
+                (Some(asked), Some(read)) if read < asked && asked - read < page => {
                     return remark();
                 }
                 (asked, read) => asked == read,
             },
+            Check::Device => device_has(asked, read),
         };
         match (known, self.check) {
             (true, _) => Verdict::InEffect,
@@ -305,6 +386,16 @@ impl Write {
             (false, _) => Verdict::NotApplied,
         }
     }
+}
+
+/// Whether the line of `read` for the device of `asked` has all its words.
+fn device_has(asked: &str, read: &str) -> bool {
+    let (device, words) = asked.split_once(' ').unwrap_or((asked, ""));
+    let line = read.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
+    words.split(' ').all(|word| match line {
+        Some(line) => line.split(' ').any(|each| each == word),
+        None => word == "0" || word.ends_with("=max"),
+    })
 }
 
 /// A number of bytes as the kernel writes it, `u64::MAX` for no limit.
@@ -323,19 +414,31 @@ fn amount(text: &str) -> Option<u64> {
 pub(crate) struct Limit {
     /// The interface file on v2, which the option is named after.
     pub(crate) file: String,
-    value: Value,
+    pub(crate) value: Value,
 }
 
+/// What it is limited to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
+pub(crate) enum Value {
     Pids(Option<u64>),
     Memory(Option<u64>),
     MemoryHigh(Option<u64>),
+    MemoryLow(Option<u64>),
     /// Swap alone, and the memory limit, which on v1 is part of the swap limit.
     Swap(Option<u64>, Option<u64>),
     Cpu(CpuMax),
+    CpuBurst(u64),
     Weight(u64),
+    /// The weight in the measure of v1.
+    Shares(u64),
     List(String),
+    Io {
+        device: String,
+        limits: Vec<IoLimit>,
+    },
+    HugeTlb(Option<u64>),
+    /// Something that OCI resources may have and this program cannot do.
+    Unsupported,
     Raw(String),
 }
 
@@ -345,17 +448,43 @@ impl Limit {
         self.file.split_once('.').map_or(&*self.file, |(controller, _)| controller)
     }
 
+    /// Whether `other` is a limit of the same thing.
+    pub(crate) fn overrules(&self, other: &Self) -> bool {
+        let device = |limit: &Self| match &limit.value {
+            Value::Io { device, limits } => {
+                Some((device.clone(), limits.iter().map(|(key, _)| *key).collect::<Vec<_>>()))
+            }
+            _ => None,
+        };
+        match (device(self), device(other)) {
+            (Some((device, keys)), Some((of_other, others))) => {
+                device == of_other && others.iter().all(|key| keys.contains(key))
+            }
+            _ => self.file == other.file,
+        }
+    }
+
+    /// The size of the huge pages that it is about, in bytes.
+    fn huge_page(&self) -> Option<u64> {
+        bytes(self.file.split('.').nth(1)?.strip_suffix('B')?)
+    }
+
     /// What has to be written, in this order, where the controller is of `version`.
     pub(crate) fn writes(&self, version: Version) -> Result<Vec<Write>, Error> {
         use Version::{V1, V2};
         let one = |file: &str, value: String, check| Ok(vec![Write::new(file, value, check)]);
         match (&self.value, version) {
             (Value::Pids(most), _) => one("pids.max", or_max(*most), Check::Same),
-            (Value::Memory(bytes) | Value::MemoryHigh(bytes) | Value::Swap(bytes, _), V2) => {
-                one(&self.file, or_max(*bytes), Check::Bytes)
-            }
-            (Value::Memory(bytes), V1) => {
-                one("memory.limit_in_bytes", or_minus_one(*bytes), Check::Bytes)
+            (
+                Value::Memory(bytes)
+                | Value::MemoryHigh(bytes)
+                | Value::MemoryLow(bytes)
+                | Value::Swap(bytes, _),
+                V2,
+            ) => one(&self.file, or_max(*bytes), BYTES),
+            (Value::Memory(bytes), V1) => one("memory.limit_in_bytes", or_minus_one(*bytes), BYTES),
+            (Value::MemoryLow(bytes), V1) => {
+                one("memory.soft_limit_in_bytes", or_minus_one(*bytes), BYTES)
             }
             // The soft limit of v1 is something else: it acts only when the whole machine is short.
             (Value::MemoryHigh(_), V1) => Err(Error::new(
@@ -376,8 +505,48 @@ impl Limit {
             (Value::Weight(weight), V1) => {
                 one("cpu.shares", (weight * 1024 / 100).to_string(), Check::Same)
             }
+            (Value::CpuBurst(us), V2) => one("cpu.max.burst", us.to_string(), Check::Same),
+            (Value::CpuBurst(us), V1) => one("cpu.cfs_burst_us", us.to_string(), Check::Same),
+            // 2 to 262144 there, 1 to 10000 here, in proportion: as runc and crun have it.
+            (Value::Shares(shares), V2) => {
+                let weight = 1 + (shares.clamp(&2, &262_144) - 2) * 9_999 / 262_142;
+                one("cpu.weight", weight.to_string(), Check::Same)
+            }
+            (Value::Shares(shares), V1) => one("cpu.shares", shares.to_string(), Check::Same),
+            (Value::Io { device, limits }, version) => Ok(io_writes(device, limits, version)),
+            (Value::HugeTlb(bytes), version) => {
+                let check = Check::Bytes { page: self.huge_page().unwrap_or(LARGEST_PAGE) };
+                match version {
+                    V2 => one(&self.file, or_max(*bytes), check),
+                    V1 => {
+                        let file = self.file.replace(".max", ".limit_in_bytes");
+                        one(&file, or_minus_one(*bytes), check)
+                    }
+                }
+            }
+            (Value::Unsupported, _) => Err(Error::new(format!(
+                "cannot limit {}: cgroup-apply does not do that",
+                self.file
+            ))
+            .hint("--best-effort leaves it out")),
             (Value::List(list), _) => one(&self.file, list.clone(), Check::List),
             (Value::Raw(value), _) => one(&self.file, value.clone(), Check::Told),
+        }
+    }
+}
+
+/// v1 has a file for each kind of limit, and 0 for none.
+fn io_writes(device: &str, limits: &[IoLimit], version: Version) -> Vec<Write> {
+    let on_v1 = |(key, limit): &IoLimit| {
+        let (_, file) = IO_KEYS.into_iter().find(|(known, _)| known == key)?;
+        Some(Write::new(file, format!("{device} {}", limit.unwrap_or(0)), Check::Device))
+    };
+    match version {
+        Version::V1 => limits.iter().filter_map(on_v1).collect(),
+        Version::V2 => {
+            let words: Vec<_> =
+                limits.iter().map(|(key, limit)| format!("{key}={}", or_max(*limit))).collect();
+            vec![Write::new("io.max", format!("{device} {}", words.join(" ")), Check::Device)]
         }
     }
 }
@@ -385,12 +554,12 @@ impl Limit {
 /// v1 limits memory and the sum of memory and swap, and the sum may never be below memory: so it is lifted
 /// before both are set.
 fn swap_on_v1(swap: Option<u64>, memory: Option<u64>) -> Result<Vec<Write>, Error> {
-    let sum = |value: String| Write::new("memory.memsw.limit_in_bytes", value, Check::Bytes);
+    let sum = |value: String| Write::new("memory.memsw.limit_in_bytes", value, BYTES);
     match (swap, memory) {
         (None, _) => Ok(vec![sum(or_minus_one(None))]),
         (Some(swap), Some(memory)) => Ok(vec![
             sum(or_minus_one(None)),
-            Write::new("memory.limit_in_bytes", memory, Check::Bytes),
+            Write::new("memory.limit_in_bytes", memory, BYTES),
             sum(or_minus_one(Some(memory.saturating_add(swap)))),
         ]),
         (Some(_), None) => Err(Error::usage(
@@ -428,12 +597,16 @@ pub(crate) fn asked(options: &cli::Limits, ram: u64) -> Vec<Limit> {
     let named = table
         .into_iter()
         .filter_map(|(file, value)| Some(Limit { file: file.into(), value: value? }));
+    let huge = options.hugetlb_max.iter().map(|HugeTlbMax { page_size, most }| Limit {
+        file: format!("hugetlb.{page_size}.max"),
+        value: Value::HugeTlb(*most),
+    });
     let raw = options
         .set
         .iter()
         .cloned()
         .map(|Setting { file, value }| Limit { file, value: Value::Raw(value) });
-    named.chain(raw).collect()
+    named.chain(huge).chain(raw).collect()
 }
 
 /// Bytes as short as can be said exactly: `100M`.
@@ -587,12 +760,12 @@ mod tests {
         let verdict = |value: &str, check, read: &str| Write::new("f", value, check).verdict(read);
         assert_eq!(verdict("64", Check::Same, "64\n"), Verdict::InEffect);
         assert_eq!(verdict("64", Check::Same, "max\n"), Verdict::NotApplied);
-        assert_eq!(verdict("-1", Check::Bytes, "9223372036854771712\n"), Verdict::InEffect);
-        assert_eq!(verdict("max", Check::Bytes, "max\n"), Verdict::InEffect);
-        assert_eq!(verdict("4096", Check::Bytes, "max\n"), Verdict::NotApplied);
-        assert_eq!(verdict("4096", Check::Bytes, "8192\n"), Verdict::NotApplied);
+        assert_eq!(verdict("-1", BYTES, "9223372036854771712\n"), Verdict::InEffect);
+        assert_eq!(verdict("max", BYTES, "max\n"), Verdict::InEffect);
+        assert_eq!(verdict("4096", BYTES, "max\n"), Verdict::NotApplied);
+        assert_eq!(verdict("4096", BYTES, "8192\n"), Verdict::NotApplied);
         let rounded = Verdict::Remark("f: 5000 asked, 4096 in effect".into());
-        assert_eq!(verdict("5000", Check::Bytes, "4096\n"), rounded);
+        assert_eq!(verdict("5000", BYTES, "4096\n"), rounded);
         assert_eq!(verdict("0,1", Check::List, "0-1\n"), Verdict::InEffect);
         assert_eq!(verdict("0-3", Check::List, "0-1\n"), Verdict::NotApplied);
         assert_eq!(

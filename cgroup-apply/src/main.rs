@@ -10,6 +10,7 @@ mod lock;
 mod plan;
 mod processes;
 mod report;
+mod resources;
 mod run;
 mod show;
 #[expect(

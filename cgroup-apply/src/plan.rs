@@ -4,12 +4,14 @@ use crate::{
     cli,
     error::{Attempt as _, Error},
     hierarchy::{Hierarchy, Tree, Version},
-    limits::{self, Limit, Name, Write},
+    limits::{self, IoMax, Limit, Name, Value, Write},
     processes::processes,
+    resources,
 };
 use std::{
     ffi::{OsStr, OsString},
     fmt, fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -194,7 +196,7 @@ impl Plan {
                 hierarchies.push(hierarchy);
             }
         }
-        for limit in limits::asked(options, ram(options)?) {
+        for limit in asked(options)? {
             match place(tree, &limit) {
                 Ok((hierarchy, writes)) => {
                     if hierarchy.version == Version::V2 && limit.controller() != "cgroup" {
@@ -275,6 +277,7 @@ fn place<'tree>(tree: &'tree Tree, limit: &Limit) -> Result<(&'tree Hierarchy, V
     // `cgroup.max.depth` and the like belong to no controller, and v2 has more of them.
     let hierarchy = match limit.controller() {
         "cgroup" => tree.anchor(),
+        "io" => tree.of("io").or_else(|err| tree.of("blkio").map_err(|_| err))?, // its name on v1
         controller => tree.of(controller)?,
     };
     Ok((hierarchy, limit.writes(hierarchy.version)?))
@@ -296,6 +299,42 @@ fn make(hierarchy: &Hierarchy, name: &Name, temporary: bool, on_v2: &[String]) -
         }
     }
     steps
+}
+
+/// All limits that are asked for. An option wins over the same limit in a file.
+fn asked(options: &cli::Limits) -> Result<Vec<Limit>, Error> {
+    let mut named = limits::asked(options, ram(options)?);
+    for IoMax { path, limits } in &options.io_max {
+        let value = Value::Io { device: device(path)?, limits: limits.clone() };
+        named.push(Limit { file: "io.max".into(), value });
+    }
+    let mut asked = options.resources.as_deref().map_or(Ok(vec![]), resources::read)?;
+    asked.retain(|limit| !named.iter().any(|option| option.overrules(limit)));
+    asked.append(&mut named);
+    Ok(asked)
+}
+
+/// The block device at `path` or under the file there, as `MAJOR:MINOR`. Limits are of whole disks: the
+/// kernel refuses a partition (ENODEV).
+fn device(path: &Path) -> Result<String, Error> {
+    let shown = path.display();
+    let file = fs::metadata(path).attempt(|| format!("cannot limit io of '{shown}'"))?;
+    let number = if file.file_type().is_block_device() { file.rdev() } else { file.dev() };
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let device = format!("{major}:{minor}");
+    let sysfs = PathBuf::from(format!("/sys/dev/block/{device}"));
+    if !sysfs.exists() {
+        return Err(Error::new(format!("cannot limit io of '{shown}': it is on no block device"))
+            .hint("'lsblk' shows the block devices, 'findmnt --target' what a file is on"));
+    }
+    if !sysfs.join("partition").exists() {
+        return Ok(device);
+    }
+    let disk = fs::canonicalize(&sysfs).map(|partition| partition.join("../dev"));
+    let number = disk.and_then(fs::read_to_string);
+    let number =
+        number.attempt(|| format!("cannot limit io of '{shown}': cannot find its disk"))?;
+    Ok(number.trim().to_owned())
 }
 
 /// The machine's memory in bytes, looked up only if a share of it is asked for.

@@ -165,7 +165,7 @@ const SOURCES: [Source; 18] = [
         Counter,
         &[
             at(V2, "io", "io.stat", Fields("", "rbytes")),
-            at(V1, "blkio", "blkio.throttle.io_service_bytes", Words("Read")),
+            at(V1, "blkio", "blkio.throttle.io_service_bytes_recursive", Words("Read")),
         ],
     ),
     source(
@@ -174,7 +174,7 @@ const SOURCES: [Source; 18] = [
         Counter,
         &[
             at(V2, "io", "io.stat", Fields("", "wbytes")),
-            at(V1, "blkio", "blkio.throttle.io_service_bytes", Words("Write")),
+            at(V1, "blkio", "blkio.throttle.io_service_bytes_recursive", Words("Write")),
         ],
     ),
     source(
