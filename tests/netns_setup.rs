@@ -943,3 +943,20 @@ netns-setup: interface 'plain' exists and is no bridge
     down(&host, &[]).success();
     host.sh("ip link show br0").success();
 }
+
+#[test]
+fn a_result_that_does_not_arrive_undoes_all() {
+    need!(root());
+    let host = host();
+    let before = everything(&host);
+    let expected = "\
+netns-setup: cannot write to standard output: No space left on device (ENOSPC)
+  undone: 13 changes; the host is as it was
+";
+    for option in ["--verbose", "--json"] {
+        let line = format!("{} up {option} >/dev/full", tool_path("netns-setup").display());
+        let outcome = host.sh(&line);
+        assert_eq!((outcome.code, outcome.stderr.ends_with(expected)), (1, true), "{outcome:?}");
+        assert_eq!(everything(&host), before);
+    }
+}

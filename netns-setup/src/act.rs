@@ -29,18 +29,25 @@ pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
         return print(&plan.steps);
     }
     nothing_to_do(&up.trial, &plan.steps);
-    steps::run(&plan.steps, &mut host).map_err(|failed| {
-        failed.error.undone(failed.undone).left(failed.left.iter().map(not_undone).collect())
-    })?;
-    plan.notes.iter().for_each(|note| error::note(note));
-    if up.json {
-        let document = Document::new(&host.state(|state| asks(&wanted, state))?)?;
-        let document = Document { changed: Some(!plan.steps.is_empty()), ..document };
-        error::result(&(document.json()? + "\n"))?;
-    } else {
-        error::result(&format!("{}\n", netns::path(&wanted.netns).display()))?;
-    }
+    steps::run(&plan.steps, &mut host).map_err(failure)?;
+    // A result that does not arrive is a failure, and a failure leaves nothing.
+    let told = tell(up, &wanted, &plan, &host);
+    told.map_err(|error| failure(steps::undo(&plan.steps, &mut host, error)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn failure(failed: steps::Failed<Error>) -> Error {
+    failed.error.undone(failed.undone).left(failed.left.iter().map(not_undone).collect())
+}
+
+fn tell(up: &Up, wanted: &Wanted, plan: &Plan, host: &Host) -> Result<(), Error> {
+    plan.notes.iter().for_each(|note| error::note(note));
+    if !up.json {
+        return error::result(&format!("{}\n", netns::path(&wanted.netns).display()));
+    }
+    let document = Document::new(&host.state(|state| asks(wanted, state))?)?;
+    let document = Document { changed: Some(!plan.steps.is_empty()), ..document };
+    error::result(&(document.json()? + "\n"))
 }
 
 /// Remove the network.

@@ -90,6 +90,11 @@ impl Host {
         Ok(())
     }
 
+    fn socket_has_failed(&self) -> bool {
+        let mut sockets = std::iter::once(&self.netlink).chain(&self.inside);
+        sockets.any(Netlink::has_failed)
+    }
+
     fn netlink(&self, end: &End) -> Result<&Netlink, Error> {
         if end.netns.is_none() { Ok(&self.netlink) } else { self.inside() }
     }
@@ -127,19 +132,8 @@ impl Host {
         let _lock = netns::lock_dir()?;
         self.netlink.set_alias(link, alias)
     }
-}
 
-fn read(netlink: &Netlink) -> Result<Side, Error> {
-    Ok(Side { links: netlink.links()?, addresses: netlink.addresses()?, routes: netlink.routes()? })
-}
-
-impl Kernel for Host {
-    type Error = Error;
-
-    fn take(&mut self, step: &Step) -> Result<(), Error> {
-        if self.verbose {
-            crate::error::trace(step);
-        }
+    fn change(&mut self, step: &Step) -> Result<(), Error> {
         match step {
             Step::RemoveStale { netns } | Step::DeleteNetns { netns } => netns::delete(netns),
             Step::AddNetns { .. } => self.add_netns(),
@@ -180,6 +174,28 @@ impl Kernel for Host {
             Step::WriteDns { netns, text, .. } => dns::write(netns, text),
             Step::DeleteDns { netns, .. } => dns::delete(netns),
         }
+    }
+}
+
+fn read(netlink: &Netlink) -> Result<Side, Error> {
+    Ok(Side { links: netlink.links()?, addresses: netlink.addresses()?, routes: netlink.routes()? })
+}
+
+impl Kernel for Host {
+    type Error = Error;
+
+    fn take(&mut self, step: &Step) -> Result<(), Error> {
+        if self.verbose {
+            crate::error::trace(step);
+        }
+        let done = self.change(step);
+        let by_nft = matches!(step, Step::ReplaceNat { .. });
+        if done.is_err() && (by_nft || self.socket_has_failed()) {
+            // It may have come through, and only the answer not. If it has not, there is nothing to
+            // undo, and the failure of that says so.
+            drop(self.undo(step));
+        }
+        done
     }
 
     fn undo(&mut self, step: &Step) -> Result<(), Error> {

@@ -103,6 +103,11 @@ impl Netlink {
         Ok(Self { connection: connection.into(), handle })
     }
 
+    /// Whether the socket failed: then nobody knows what the kernel made of the last request.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.connection.borrow_mut().socket_mut().has_failed()
+    }
+
     /// All links.
     pub(crate) fn links(&self) -> Result<Vec<Link>, Error> {
         let found = self.all(self.handle.link().get().execute(), "links")?;

@@ -7,7 +7,7 @@ use crate::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag, open},
+    fcntl::{OFlag, open},
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::{
@@ -15,6 +15,7 @@ use nix::{
         statfs::{FsType, fstatfs},
     },
 };
+use rustix::fs::{FlockOperation, flock};
 use std::{
     fs, io,
     os::{
@@ -88,9 +89,7 @@ pub(crate) fn add(name: &str) -> Result<OwnedFd, Error> {
     open(&path, flags, Mode::empty()).map(drop).attempt(attempt)?;
     drop(lock);
     // A thread of its own: it enters the new namespace, and ends with it.
-    let made = thread::scope(|scope| scope.spawn(|| make(name, &path)).join());
-    let made = made.unwrap_or_else(|_| Err(Error::new(attempt())));
-    made.map_err(|err| match delete(name) {
+    in_thread(|| make(name, &path), attempt).map_err(|err| match delete(name) {
         Ok(()) => err,
         Err(_) => err.left(vec![format!("'{}'", path.display())]),
     })
@@ -169,22 +168,33 @@ pub(crate) fn netlink(name: &str, netns: &OwnedFd) -> Result<Netlink, Error> {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
         Netlink::open()
     };
-    thread::scope(|scope| scope.spawn(enter).join()).unwrap_or_else(|_| Err(Error::new(attempt())))
+    in_thread(enter, attempt)
+}
+
+/// Do something in a thread of its own, which may enter another namespace, and ends.
+fn in_thread<T: Send>(
+    work: impl FnOnce() -> Result<T, Error> + Send,
+    attempt: impl Fn() -> String,
+) -> Result<T, Error> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work).attempt(&attempt)?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(attempt())))
+    })
 }
 
 /// Hold /run/netns still against other runs of ours and of `ip netns add`, if it is there.
-pub(crate) fn lock_dir() -> Result<Option<Flock<fs::File>>, Error> {
+pub(crate) fn lock_dir() -> Result<Option<fs::File>, Error> {
     let dir = match fs::File::open(DIR) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         dir => dir.attempt(|| format!("cannot open '{DIR}'"))?,
     };
-    let lock = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
-    lock.map(Some).attempt(|| format!("cannot lock '{DIR}'"))
+    flock(&dir, FlockOperation::LockExclusive).attempt(|| format!("cannot lock '{DIR}'"))?;
+    Ok(Some(dir))
 }
 
 /// Make /run/netns and mount it shared on itself, so that namespaces that are unmounted in one mount
 /// namespace go away in all of them: what `ip netns add` does.
-fn prepare_dir() -> Result<Option<Flock<fs::File>>, Error> {
+fn prepare_dir() -> Result<Option<fs::File>, Error> {
     fs::create_dir_all(DIR).attempt(|| format!("cannot create '{DIR}'"))?;
     let lock = lock_dir()?;
     let shared = || {
@@ -207,7 +217,7 @@ fn prepare_dir() -> Result<Option<Flock<fs::File>>, Error> {
 #[derive(Debug)]
 pub(crate) struct NameLock {
     path: PathBuf,
-    _file: Flock<fs::File>,
+    _file: fs::File,
 }
 
 impl NameLock {
@@ -226,9 +236,7 @@ impl NameLock {
         loop {
             let file =
                 fs::File::options().create(true).append(true).open(&path).attempt(attempt)?;
-            let file = Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, errno)| errno)
-                .attempt(attempt)?;
+            flock(&file, FlockOperation::LockExclusive).attempt(attempt)?;
             // Whoever held it before may have removed it: then it locks nothing any more.
             if same_file(&file, &path).attempt(attempt)? {
                 return Ok(Self { path, _file: file });

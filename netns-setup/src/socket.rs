@@ -24,6 +24,11 @@ impl Blocking {
         self.due.set(true);
     }
 
+    /// Whether the socket failed: then nobody knows what the kernel made of the last request.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
     /// Why the socket failed. rtnetlink would only log it.
     pub(crate) fn failure(&self) -> io::Error {
         self.failure.get().map_or_else(

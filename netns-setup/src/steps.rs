@@ -252,12 +252,17 @@ pub(crate) struct Failed<E> {
 pub(crate) fn run<E>(steps: &[Step], kernel: &mut impl Kernel<Error = E>) -> Result<(), Failed<E>> {
     for (taken, step) in steps.iter().enumerate() {
         if let Err(error) = kernel.take(step) {
-            let undo = steps[..taken].iter().rev().filter(|step| kernel.undo(step).is_err());
-            let left: Vec<Step> = undo.cloned().collect();
-            return Err(Failed { error, undone: taken - left.len(), left });
+            return Err(undo(&steps[..taken], kernel, error));
         }
     }
     Ok(())
+}
+
+/// Take back `taken`, last first, because of `error`.
+pub(crate) fn undo<E>(taken: &[Step], kernel: &mut impl Kernel<Error = E>, error: E) -> Failed<E> {
+    let undo = taken.iter().rev().filter(|step| kernel.undo(step).is_err());
+    let left: Vec<Step> = undo.cloned().collect();
+    Failed { error, undone: taken.len() - left.len(), left }
 }
 
 /// Take the steps in order, whichever fails: removal goes on.
