@@ -149,7 +149,9 @@ static const struct call refused_32[] = {
 	{ "32-bit vm86", 166, { 0 } },
 	{ "32-bit socket of AF_ALG", 359, { 38, SOCK_SEQPACKET } },
 	{ "32-bit socketcall that makes a socket", 102, { 1, 0 } },
+	{ "32-bit socketcall that makes a socket and a bit above", 102, { 1 | 1L << 32, 0 } },
 	{ "32-bit ioctl TIOCSTI", 54, { 0, TIOCSTI, 0 } },
+	{ "32-bit ioctl TIOCSTI and a bit above", 54, { 0, TIOCSTI | 1L << 32, 0 } },
 };
 
 static long call_32(const struct call *call)

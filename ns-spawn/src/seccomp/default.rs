@@ -85,10 +85,12 @@ const ALLOWED_WITH: &[(&str, &str)] = &[
 
 const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
 
-/// The address families of socket(2), from and to. Not among them: `AF_ALG` (38, CVE-2026-31431) and `AF_VSOCK`
-/// (40), which reach past the container, and those that nobody uses any more.
-const SOCKET_FAMILIES: &[(u64, u64)] =
-    &[(0, 11), (13, 18), (21, 22), (24, 24), (26, 33), (35, 36), (39, 39), (41, 45)];
+/// The last address family of socket(2) that is known, `AF_MCTP`.
+const LAST_FAMILY: u64 = 45;
+
+/// Those that are refused: `AF_ALG` (38, CVE-2026-31431) and `AF_VSOCK` (40), which reach past the container; and
+/// what kernels lost, or never had: `AF_DECNET`, `ECONET`, `ATMSVC`, `IRDA`, `WANPIPE`, `ISDN` and `CAIF`.
+const REFUSED_FAMILIES: [u64; 9] = [38, 40, 12, 19, 20, 23, 25, 34, 37];
 
 /// The execution domains of personality(2): `PER_LINUX`, `PER_LINUX32`, each with `UNAME26`, and the question.
 const PERSONALITIES: &[u64] = &[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
@@ -96,8 +98,8 @@ const PERSONALITIES: &[u64] = &[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID` and `NEWNET`.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// The calls of socketcall(2) behind its first, `SYS_SOCKET`.
-const BEHIND_SYS_SOCKET: u64 = 2;
+/// The first of the calls of socketcall(2).
+const SYS_SOCKET: u64 = 1;
 
 /// The default profile on a machine of architecture `native`, for who has the capabilities that `has` says.
 pub(crate) fn default(native: Arch, has: impl Fn(&str) -> bool) -> Profile<'static> {
@@ -107,21 +109,22 @@ pub(crate) fn default(native: Arch, has: impl Fn(&str) -> bool) -> Profile<'stat
     let granted = ALLOWED_WITH.iter().filter(|(capability, _)| has(capability));
     rules.extend(granted.map(|(_, names)| allow(names)));
     if !has(SYS_ADMIN) {
-        rules.push(allow_if("clone", [masked(0, CLONE_NAMESPACES)]));
+        rules.push(allow_if("clone", vec![masked(0, CLONE_NAMESPACES)]));
         // Its flags are in memory, out of a filter's sight. C libraries go on to clone when it is not there.
         rules.push(Rule { action: Action::Errno(ENOSYS), ..allow("clone3") });
     }
-    rules.extend(SOCKET_FAMILIES.iter().map(|(from, to)| {
-        allow_if("socket", [at_least(0, *from), condition(0, Comparison::LessOrEqual, *to)])
-    }));
+    let mut families = vec![condition(0, Comparison::LessOrEqual, LAST_FAMILY)];
+    families.extend(REFUSED_FAMILIES.map(|family| condition(0, Comparison::NotEqual, family)));
+    rules.push(allow_if("socket", families));
     rules.extend(
         PERSONALITIES
             .iter()
-            .map(|domain| allow_if("personality", [condition(0, Comparison::Equal, *domain)])),
+            .map(|domain| allow_if("personality", vec![condition(0, Comparison::Equal, *domain)])),
     );
     // Here we are stricter than Docker, which has AppArmor for it: the family is in memory, so that any program
     // could open AF_ALG by a 32-bit call. 32-bit programs have socket(2) as well.
-    rules.push(allow_if("socketcall", [at_least(0, BEHIND_SYS_SOCKET)]));
+    let behind = condition(0, Comparison::Greater, SYS_SOCKET);
+    rules.push(allow_if("socketcall", vec![behind]));
     Profile { default: Action::Errno(EPERM), arches: vec![native, native.compat()], rules }
 }
 
@@ -130,16 +133,12 @@ fn allow(names: &'static str) -> Rule<'static> {
     Rule { names, conditions: vec![], action: Action::Allow }
 }
 
-fn allow_if<const N: usize>(name: &'static str, conditions: [Condition; N]) -> Rule<'static> {
-    Rule { conditions: conditions.into(), ..allow(name) }
+fn allow_if(name: &'static str, conditions: Vec<Condition>) -> Rule<'static> {
+    Rule { conditions, ..allow(name) }
 }
 
 fn condition(index: u8, comparison: Comparison, value: u64) -> Condition {
     Condition { index, comparison, value }
-}
-
-fn at_least(index: u8, value: u64) -> Condition {
-    condition(index, Comparison::GreaterOrEqual, value)
 }
 
 /// No bit of `mask` is set.

@@ -36,7 +36,7 @@ impl Action {
     }
 }
 
-/// How an argument is compared. All 64 bits count.
+/// How an argument is compared. All bits count that the architecture has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Comparison {
     Equal,

@@ -20,6 +20,15 @@ impl Arch {
         }
     }
 
+    /// How many bits of an argument the kernel looks at. Above them there may be anything: a 64-bit program can make
+    /// a 32-bit call, and a filter sees the whole register.
+    pub(crate) fn argument_bits(self) -> u64 {
+        match self {
+            Self::X86_64 | Self::Aarch64 => u64::MAX,
+            Self::X86 | Self::Arm => u32::MAX.into(),
+        }
+    }
+
     /// What a filter sees it as: `AUDIT_ARCH_*` in linux/audit.h.
     pub(crate) fn token(self) -> u32 {
         match self {
