@@ -1056,3 +1056,99 @@ fn two_hundred_runs_leave_no_process_descriptor_or_mount() {
     assert_eq!(mounts(), before);
     gone_soon(dir.path().to_str().unwrap());
 }
+
+/// A command as an ordinary user, with nothing of root's, on `host`.
+fn as_user(host: &Host, program: &Path) -> Command {
+    let mut command = host.command("setpriv");
+    command.args([
+        "--reuid",
+        "12345",
+        "--regid",
+        "12345",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--",
+    ]);
+    command.arg(program);
+    command
+}
+
+/// A directory that everybody may enter, and the tool where everybody may run it.
+fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("ns-spawn");
+    write_program(&fs::read(tool_path("ns-spawn")).unwrap(), &program);
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (dir, program)
+}
+
+#[test]
+fn an_ordinary_user_without_ranges_is_root_inside_and_nobody_else() {
+    need!(root());
+    let host = Host::new();
+    host.sh("mkdir /run/etc && cp --archive /etc/. /run/etc && mount --bind /run/etc /etc && \
+             : >/etc/subuid && : >/etc/subgid")
+        .success();
+    let (dir, program) = for_everybody();
+    let rootfs = dir.path().join("rootfs");
+    write_busybox_rootfs(&rootfs);
+    sh(&format!("chown -R 12345:12345 {}", rootfs.display())).success();
+    let line = "id -u; cat /proc/self/uid_map; touch /made; cat /proc/1/environ 2>/dev/null || echo hidden; \
+                grep CapEff /proc/self/status; ls /sys/class/net; echo x >/dev/null; tty; \
+                chown 1 /made 2>/dev/null || echo refused";
+    let mut command = as_user(&host, &program);
+    command.arg("--root").arg(&rootfs).args(["--", "sh", "-c", line]);
+    let seen = outcome(&mut command);
+    let expected = "0\n         0      12345          1\nhidden\nCapEff:\t00000000a80425fb\nlo\nnot a tty\nrefused\n";
+    assert_eq!(seen.stdout, expected, "{seen:?}");
+    let lost = "ns-spawn: only root exists inside, as there are no other users for it: /etc/subuid gives \
+                user 12345 none\n";
+    assert_eq!(seen.stderr, lost);
+    let made = fs::metadata(rootfs.join("made")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 12345);
+    // And with everything else: an overlay, binds, a read-only root.
+    let mut command = as_user(&host, &program);
+    command.arg("--root").arg(&rootfs).args(["--overlay", "--bind", "/etc/os-release:/release"]);
+    command.args(["--", "sh", "-c", "cat /release; touch /new"]);
+    let release = fs::read_to_string("/etc/os-release").unwrap();
+    assert_eq!(outcome(&mut command).success().stdout, release);
+    assert!(!rootfs.join("new").exists());
+}
+
+#[test]
+fn an_ordinary_user_with_ranges_can_install_packages() {
+    need!(root());
+    need!(crate::support::installed("newuidmap"));
+    let host = Host::new();
+    host.sh("mkdir /run/etc && cp --archive /etc/. /run/etc && mount --bind /run/etc /etc && \
+             echo tester:x:12345:12345::/:/bin/sh >>/etc/passwd && \
+             echo tester:700000:65536 >/etc/subuid && cp /etc/subuid /etc/subgid")
+        .success();
+    let (dir, program) = for_everybody();
+    let (rootfs, busybox) = (dir.path().join("rootfs"), dir.path().join("busybox"));
+    write_busybox_rootfs(&busybox);
+    fs::create_dir(&rootfs).unwrap();
+    sh(&format!("chown -R 12345:12345 {} {}", rootfs.display(), busybox.display())).success();
+    // Unpacked inside, the tree gets the owners that it has inside.
+    let mut unpack = as_user(&host, &program);
+    unpack.arg("--root").arg(&busybox).arg("--bind").arg(format!("{}:/tree", rootfs.display()));
+    let tarball = crate::fixture::debian_tarball();
+    let unpacked = "gunzip -c | tar -x -f - -C /tree 2>/dev/null; test -x /tree/usr/bin/apt-get";
+    let mut unpack = unpack
+        .args(["--", "sh", "-c", unpacked])
+        .stdin(fs::File::open(tarball).unwrap())
+        .spawn()
+        .unwrap();
+    assert_eq!(shell_status(unpack.wait().unwrap()), 0);
+    // A package of its own: this host's network leads nowhere.
+    let line = "mkdir -p /tmp/p/DEBIAN /tmp/p/opt && echo payload >/tmp/p/opt/payload && \
+                printf 'Package: p\\nVersion: 1\\nArchitecture: all\\nMaintainer: t <t@t>\\nDescription: t\\n' \
+                >/tmp/p/DEBIAN/control && echo 'chown nobody /opt/payload' >/tmp/p/DEBIAN/postinst && \
+                sed -i '1i#!/bin/sh' /tmp/p/DEBIAN/postinst && chmod 755 /tmp/p/DEBIAN/postinst && \
+                dpkg-deb --build /tmp/p /tmp/p.deb >/dev/null && apt-get install --yes /tmp/p.deb >/dev/null 2>&1; \
+                stat -c %U /opt/payload; setpriv --reuid 100 --clear-groups id -u";
+    let mut install = as_user(&host, &program);
+    install.arg("--root").arg(&rootfs).args(["--", "sh", "-c", line]);
+    let seen = outcome(&mut install);
+    assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("nobody\n100\n", ""));
+}

@@ -98,6 +98,16 @@ fn privileges() -> Finding {
     Finding { what: "privileges to make namespaces", missing, needed: true }
 }
 
+/// Say what keeps ordinary users from making user namespaces, if it is that.
+pub(crate) fn explain_userns(error: Error) -> Error {
+    match (error.errno(), user_namespaces().missing) {
+        (Some(Errno::EPERM | Errno::EACCES | Errno::ENOSPC), Some((why, help))) => {
+            error.hint(format!("{why}; what helps: {help}"))
+        }
+        _ => error,
+    }
+}
+
 /// Sysctls that keep ordinary users from making user namespaces, and what each is called.
 fn user_namespaces() -> Finding {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();

@@ -47,6 +47,13 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "KIND", value_delimiter = ',', help_heading = "Namespaces")]
     pub(crate) share: Vec<Shared>,
 
+    /// Make a user namespace too, in which root is the caller (the default when not root)
+    ///
+    /// The caller's ranges in /etc/subuid and /etc/subgid become the other users inside, through newuidmap
+    /// and newgidmap; without them root is the only one.
+    #[arg(long, help_heading = "Namespaces")]
+    pub(crate) userns: bool,
+
     /// Hostname that COMMAND sees
     #[arg(long, value_name = "NAME", default_value = "container", help_heading = "Namespaces")]
     pub(crate) hostname: String,

@@ -43,6 +43,7 @@ pub(crate) struct Command {
     scheduling: Scheduling,
     /// Descriptors of the caller's that COMMAND gets.
     pub(crate) passed: Vec<u32>,
+    keeps_groups: bool,
     /// For messages: COMMAND and DIR as the user gave them.
     shown: String,
     root: String,
@@ -50,7 +51,9 @@ pub(crate) struct Command {
 
 impl Command {
     /// What `cli` asks for, in the root directory `rootfs`.
-    pub(crate) fn new(cli: &Cli, rootfs: &Rootfs) -> Result<Self, Error> {
+    ///
+    /// `keeps_groups`: in a user namespace with one group the kernel lets nobody drop the caller's others.
+    pub(crate) fn new(cli: &Cli, rootfs: &Rootfs, keeps_groups: bool) -> Result<Self, Error> {
         if !cli.workdir.is_absolute() {
             let shown = cli.workdir.display();
             return Err(Error::new(format!("working directory '{shown}' does not begin with '/'")));
@@ -84,6 +87,7 @@ impl Command {
             filter: Filter::new(cli, privileges.capabilities)?,
             scheduling: Scheduling::new(cli)?,
             passed: cli.pass_fd.clone(),
+            keeps_groups,
             shown: cli
                 .command
                 .first()
@@ -192,7 +196,9 @@ impl Command {
         let Identity { uid, gid, .. } = self.identity;
         let attempt = || format!("cannot become user {uid}, group {gid}");
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[]).attempt(|| "cannot drop the supplementary groups".into())?;
+        if !self.keeps_groups {
+            setgroups(&[]).attempt(|| "cannot drop the supplementary groups".into())?;
+        }
         setresgid(group, group, group).attempt(attempt)?;
         setresuid(user, user, user).attempt(attempt)
     }

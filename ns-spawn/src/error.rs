@@ -73,6 +73,11 @@ impl Error {
     }
 }
 
+/// Tell the user something that is no failure.
+pub(crate) fn say(text: &str) {
+    drop(writeln!(io::stderr(), "ns-spawn: {text}")); // nobody left to tell
+}
+
 /// Clap's text under our name: among four tools, a bare "error:" does not say whose it is.
 pub(crate) fn usage(err: &clap::Error) -> ExitCode {
     if !err.use_stderr() {

@@ -4,8 +4,8 @@ use crate::{
     error::{Attempt as _, Error},
     etc,
     mounts::{
-        self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC, READ_ONLY_PROC,
-        SYS, SYS_RW,
+        self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC,
+        PTS_WITHOUT_GROUP, READ_ONLY_PROC, SYS, SYS_RW,
     },
     netns, overlay,
     plan::{Plan, quote},
@@ -25,26 +25,50 @@ use rustix::{
     thread::{CapabilitySet, set_name},
 };
 use std::{
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
-/// What the supervisor opened before the clone, for init to use.
+/// What was opened for the container, attached nowhere yet.
+pub(crate) struct Opened {
+    /// The rootfs's mount.
+    tree: OwnedFd,
+    /// The host's device nodes.
+    devices: Vec<OwnedFd>,
+    /// The files of /etc/netns/NAME.
+    etc_files: Vec<OwnedFd>,
+    /// What the user wants bound, in the order of the plan's volumes.
+    volumes: Vec<Option<OwnedFd>>,
+    /// What takes an overlay's changes.
+    changes: Option<OwnedFd>,
+}
+
+impl Opened {
+    /// Open it: by the supervisor before the clone, or, where only a new user namespace allows it, `inside`.
+    pub(crate) fn new(plan: &Plan, inside: bool) -> Result<Self, Error> {
+        let etc_files = plan.netns.as_ref().map(|netns| netns.detach_files(inside));
+        Ok(Self {
+            tree: plan.rootfs.detach(inside)?,
+            devices: mounts::detach_devices()?,
+            etc_files: etc_files.transpose()?.unwrap_or_default(),
+            volumes: plan
+                .volumes
+                .iter()
+                .map(|volume| volume.detach(inside))
+                .collect::<Result<_, _>>()?,
+            changes: plan.overlay.as_ref().map(|overlay| overlay.detach(inside)).transpose()?,
+        })
+    }
+}
+
+/// What init has of the supervisor.
 pub(crate) struct Given {
-    /// The rootfs's mount, detached.
-    pub(crate) tree: OwnedFd,
-    /// The host's device nodes, detached.
-    pub(crate) devices: Vec<OwnedFd>,
-    /// The files of /etc/netns/NAME, detached.
-    pub(crate) etc_files: Vec<OwnedFd>,
-    /// What the user wants bound, detached, in the order of the plan's volumes.
-    pub(crate) volumes: Vec<Option<OwnedFd>>,
-    /// What takes an overlay's changes, detached.
-    pub(crate) changes: Option<OwnedFd>,
+    /// None: init has to open it.
+    pub(crate) opened: Option<Opened>,
     /// Becomes readable when the supervisor ends.
     pub(crate) supervisor: OwnedFd,
-    /// Takes the pty's master to the supervisor.
+    /// Takes the pty's master to the supervisor; from there it says that the users are mapped.
     pub(crate) channel: Option<UnixStream>,
     /// The signal mask that ns-spawn was started with.
     pub(crate) mask: SigSet,
@@ -72,7 +96,8 @@ pub(crate) enum Step {
 
 /// The places found on the way.
 struct Places {
-    given: Given,
+    opened: Opened,
+    channel: Option<UnixStream>,
     proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
     dev: Option<OwnedFd>,
@@ -94,7 +119,14 @@ pub(crate) fn run(plan: &Plan, given: Given, page: &Page) -> ! {
 /// Set the container up and start COMMAND in it. The result is its PID.
 fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
     die_with(&given.supervisor)?;
-    let mut places = Places { given, proc: None, sys: None, dev: None, pty: None };
+    let Given { opened, supervisor, channel, mask } = given;
+    let opened = if let Some(opened) = opened {
+        opened
+    } else {
+        wait_for_users(channel.as_ref())?;
+        Opened::new(plan, true)?
+    };
+    let mut places = Places { opened, channel, proc: None, sys: None, dev: None, pty: None };
     for step in &plan.steps {
         let began = Instant::now();
         let taken = step.take(plan, &mut places);
@@ -109,22 +141,28 @@ fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
     let terminal = attach_terminal(plan, &mut places)?;
     hide()?;
     if plan.as_pid_1 {
-        return Err(plan.command.run(
-            &terminal,
-            &places.given.mask,
-            Some(&places.given.supervisor),
-        ));
+        return Err(plan.command.run(&terminal, &mask, Some(&supervisor)));
     }
     match sys::clone_process(0).attempt(|| "cannot fork".into())? {
         Side::Child => {
-            let error = plan.command.run(&terminal, &places.given.mask, None);
+            let error = plan.command.run(&terminal, &mask, None);
             error.leave_on(page);
             sys::exit_now(1)
         }
         Side::Parent(command) => {
-            forget(places, terminal)?;
+            forget((places, terminal, supervisor))?;
             Ok(command)
         }
+    }
+}
+
+/// Wait until the supervisor has mapped the users of the new user namespace.
+fn wait_for_users(channel: Option<&UnixStream>) -> Result<(), Error> {
+    let attempt = || "cannot wait for the users of the container".to_owned();
+    let Some(mut channel) = channel else { return Err(Error::new(attempt())) };
+    match channel.read(&mut [0]).attempt(attempt)? {
+        0 => sys::exit_now(1), // the supervisor tells why
+        _ => Ok(()),
     }
 }
 
@@ -150,10 +188,10 @@ pub(crate) fn hide() -> Result<(), Error> {
 }
 
 /// Keep nothing but what reaping and passing signals on needs.
-fn forget(places: Places, terminal: Attached) -> Result<(), Error> {
+fn forget<T>(owners: T) -> Result<(), Error> {
     // Everything goes at once, the standard streams too: COMMAND alone decides how long they stay open. What
     // the values own must not be closed a second time.
-    std::mem::forget((places, terminal));
+    std::mem::forget(owners);
     sys::close_from(0, false).attempt(|| "cannot close init's descriptors".into())?;
     security::limit_capabilities(CapabilitySet::KILL)
 }
@@ -180,7 +218,7 @@ fn reap(command: i32, page: &Page) -> i32 {
 fn attach_terminal(plan: &Plan, places: &mut Places) -> Result<Attached, Error> {
     match &plan.terminal {
         Terminal::Own { stderr, .. } => {
-            let (Some(pty), Some(channel)) = (places.pty.take(), &places.given.channel) else {
+            let (Some(pty), Some(channel)) = (places.pty.take(), &places.channel) else {
                 return Err(Error::new("no pseudo-terminal was made"));
             };
             Ok(Attached::Own { slave: pty.hand_over(channel)?, stderr: *stderr })
@@ -203,7 +241,7 @@ pub(crate) fn tell(lines: &[String], took: Option<Duration>) {
 
 impl Step {
     fn take(self, plan: &Plan, places: &mut Places) -> Result<(), Error> {
-        let tree = places.given.tree.as_fd();
+        let tree = places.opened.tree.as_fd();
         match self {
             Self::JoinNetns => plan.netns.iter().try_for_each(netns::Netns::join),
             Self::RaiseLoopback => netns::raise_loopback(),
@@ -217,8 +255,8 @@ impl Step {
             Self::BindEtcFiles => plan
                 .netns
                 .iter()
-                .try_for_each(|netns| netns.attach_files(&places.given.etc_files, tree)),
-            Self::MakeReadOnly => make_read_only(places),
+                .try_for_each(|netns| netns.attach_files(&places.opened.etc_files, tree)),
+            Self::MakeReadOnly => make_read_only(plan, places),
             Self::MountProc => mount(&PROC, places).map(|mount| places.proc = Some(mount)),
             Self::MountSys => {
                 let sys = if plan.writable_sys { &SYS_RW } else { &SYS };
@@ -282,24 +320,24 @@ impl Step {
 }
 
 fn lay_overlay(plan: &Plan, places: &mut Places) -> Result<(), Error> {
-    let Some(changes) = &places.given.changes else {
+    let Some(changes) = &places.opened.changes else {
         return Err(Error::new("nothing was opened to take the overlay's changes"));
     };
-    let overlay = overlay::lay(places.given.tree.as_fd(), changes)?;
+    let overlay = overlay::lay(places.opened.tree.as_fd(), changes, plan.userns)?;
     attach_root(overlay.as_fd(), plan.privileged)?;
-    places.given.tree = overlay;
+    places.opened.tree = overlay;
     Ok(())
 }
 
 fn mount_volumes(plan: &Plan, places: &Places) -> Result<(), Error> {
     let mut masks = masks(places)?;
-    plan.volumes.iter().zip(&places.given.volumes).try_for_each(|(volume, copy)| {
-        volume.mount(copy.as_ref(), places.given.tree.as_fd(), &mut masks)
+    plan.volumes.iter().zip(&places.opened.volumes).try_for_each(|(volume, copy)| {
+        volume.mount(copy.as_ref(), places.opened.tree.as_fd(), &mut masks)
     })
 }
 
 fn masks(places: &Places) -> Result<Masks<'_>, Error> {
-    let null = places.given.devices.first().ok_or_else(|| Error::new("there is no /dev/null"))?;
+    let null = places.opened.devices.first().ok_or_else(|| Error::new("there is no /dev/null"))?;
     Ok(Masks::new(null.as_fd()))
 }
 
@@ -315,24 +353,27 @@ fn make_private() -> Result<(), Error> {
     .attempt(|| "cannot make '/' private".into())
 }
 
-fn make_read_only(places: &Places) -> Result<(), Error> {
+fn make_read_only(plan: &Plan, places: &Places) -> Result<(), Error> {
     // The mount points first: they cannot be made any more afterwards.
     for name in [PROC.target, SYS.target, DEV.target] {
-        mount_point(places.given.tree.as_fd(), name)?;
+        mount_point(places.opened.tree.as_fd(), name)?;
     }
-    sys::set_mount_attributes(&places.given.tree, libc::MOUNT_ATTR_RDONLY, 0, true)
+    for volume in &plan.volumes {
+        volume.make_target(&plan.volumes, places.opened.tree.as_fd())?;
+    }
+    sys::set_mount_attributes(&places.opened.tree, libc::MOUNT_ATTR_RDONLY, 0, true)
         .attempt(|| "cannot make the root directory read-only".into())
 }
 
 fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Error> {
-    filesystem.mount(mount_point(places.given.tree.as_fd(), filesystem.target)?)
+    filesystem.mount(mount_point(places.opened.tree.as_fd(), filesystem.target)?)
 }
 
 fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     let dev = mount(&DEV, places)?;
-    mounts::populate(dev.as_fd(), &places.given.devices)?;
+    mounts::populate(dev.as_fd(), &places.opened.devices)?;
     let [pts, ..] = &BELOW_DEV;
-    let pts = pts.mount_in(dev.as_fd())?;
+    let pts = if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_in(dev.as_fd())?;
     for filesystem in &BELOW_DEV[1..] {
         filesystem.mount_in(dev.as_fd())?;
     }

@@ -56,7 +56,7 @@ impl Join {
             err.hint_on(Errno::ESRCH, "it has ended; --pid-file tells a container's")
         })?;
         let rootfs = Rootfs::open(Path::new(&format!("/proc/{pid}/root"))).map_err(needs_root)?;
-        let command = Command::new(cli, &rootfs)?;
+        let command = Command::new(cli, &rootfs, false)?;
         Ok(Self { pid, target, command, terminal: Terminal::choose(cli.console)? })
     }
 

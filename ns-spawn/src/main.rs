@@ -21,6 +21,7 @@ mod supervise;
 #[expect(unsafe_code, reason = "the only file that needs it: raw kernel calls")]
 mod sys;
 mod terminal;
+mod userns;
 mod volumes;
 
 use crate::{cli::Cli, error::Error, status::Status, supervise::Job};

@@ -129,6 +129,15 @@ impl Filesystem<'_> {
     }
 }
 
+/// devpts without a group for its terminals, for a user namespace that has no other than root's.
+pub(crate) const PTS_WITHOUT_GROUP: Filesystem<'_> = Filesystem {
+    kind: "devpts",
+    options: &[("ptmxmode", "0666"), ("mode", "0600")],
+    flags: &["newinstance"],
+    attributes: NOSUID_NOEXEC,
+    target: "pts",
+};
+
 /// The device nodes every container has: names in /dev and device numbers (devices.txt of the kernel).
 ///
 /// Each is bound from the host onto a file of a /dev that is itself nodev, as every mount in the container

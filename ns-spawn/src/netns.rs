@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Attempt as _, Error},
-    rootfs::{Kind, attach, detached_copy, mount_point_within, needs_root},
+    rootfs::{Kind, attach, detach, mount_point_within, needs_root},
     sys,
 };
 use nix::{
@@ -86,12 +86,12 @@ impl Netns {
     }
 
     /// Detached copies of its files' mounts, to be attached in the new mount namespace.
-    pub(crate) fn detach_files(&self) -> Result<Vec<OwnedFd>, Error> {
-        let detach = |file: &EtcFile| {
-            detached_copy(&file.file, false)
+    pub(crate) fn detach_files(&self, inside: bool) -> Result<Vec<OwnedFd>, Error> {
+        let copy = |file: &EtcFile| {
+            detach(&file.file, &file.source, false, inside)
                 .attempt(|| format!("cannot bind '{}'", file.source.display()))
         };
-        self.files.iter().map(detach).collect()
+        self.files.iter().map(copy).collect()
     }
 
     /// Attach those copies over the files of the same name in the rootfs's /etc.

@@ -3,7 +3,7 @@
 use crate::{
     error::{Attempt as _, Error},
     mounts::{CLOSED, Filesystem},
-    rootfs::{attach, detached_copy, needs_root},
+    rootfs::{attach, detach, needs_root},
 };
 use nix::mount::{MntFlags, umount2};
 use rustix::{
@@ -11,8 +11,8 @@ use rustix::{
     fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
-        fsopen,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+        fsconfig_set_string, fsmount, fsopen,
     },
     process::fchdir,
 };
@@ -37,7 +37,7 @@ impl Overlay {
     }
 
     /// A file system for the changes, attached nowhere yet: a copy of the directory's mount, or a new tmpfs.
-    pub(crate) fn detach(&self) -> Result<OwnedFd, Error> {
+    pub(crate) fn detach(&self, inside: bool) -> Result<OwnedFd, Error> {
         match self {
             Self::Memory => Filesystem {
                 kind: "tmpfs",
@@ -47,7 +47,7 @@ impl Overlay {
                 target: "(overlay)",
             }
             .make(),
-            Self::Directory(dir, path) => detached_copy(dir, false)
+            Self::Directory(dir, path) => detach(dir, path, false, inside)
                 .attempt(|| format!("cannot bind overlay directory '{}'", path.display()))
                 .map_err(needs_root),
         }
@@ -72,11 +72,11 @@ impl Overlay {
 }
 
 /// Lay one over `tree`, which is attached, with the changes in `changes`, which is not. The result is the
-/// overlay's mount, to be attached.
+/// overlay's mount, to be attached. `user`: in a user namespace.
 ///
 /// overlayfs takes its directories by path only: /proc/self/fd gives each descriptor one that leads nowhere
 /// else. It wants them in this mount namespace: so `changes` goes over `tree`, where nobody looks.
-pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd) -> Result<OwnedFd, Error> {
+pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd, user: bool) -> Result<OwnedFd, Error> {
     let attempt = || "cannot lay an overlay over the root directory".to_owned();
     attach(changes, tree).attempt(attempt)?;
     for name in ["upper", "work"] {
@@ -103,6 +103,10 @@ pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd) -> Result<OwnedFd, Er
     ];
     for (key, value) in &options {
         fsconfig_set_string(&context, *key, value.as_str()).attempt(attempt)?;
+    }
+    if user {
+        // The other attributes are for the host's root only.
+        fsconfig_set_flag(&context, "userxattr").attempt(attempt)?;
     }
     fsconfig_create(&context).attempt(attempt)?;
     let overlay = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())

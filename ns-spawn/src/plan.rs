@@ -9,6 +9,7 @@ use crate::{
     overlay::Overlay,
     rootfs::{Rootfs, needs_root},
     terminal::Terminal,
+    userns::Userns,
     volumes::Volume,
 };
 use nix::{
@@ -37,6 +38,10 @@ pub(crate) struct Plan {
     pub(crate) command: Command,
     pub(crate) terminal: Terminal,
     pub(crate) as_pid_1: bool,
+    /// In a new user namespace.
+    pub(crate) userns: bool,
+    /// In one in which only root exists.
+    pub(crate) one_id: bool,
     pub(crate) verbose: bool,
 }
 
@@ -44,14 +49,15 @@ pub(crate) struct Plan {
 const HOSTNAME_BYTES: usize = 64;
 
 impl Plan {
-    pub(crate) fn new(cli: &Cli, root: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(cli: &Cli, root: &Path, userns: Option<&Userns>) -> Result<Self, Error> {
         let rootfs = Rootfs::open(root)?;
         let netns = cli.netns.as_deref().map(Netns::open).transpose()?;
         if netns.is_some() && cli.share.contains(&Shared::Net) {
             return Err(Error::new("--netns and --share net exclude each other"));
         }
         check_hostname(&cli.hostname)?;
-        let namespaces = namespaces(&cli.share, netns.is_some());
+        let mut namespaces = namespaces(&cli.share, netns.is_some());
+        namespaces.set(CloneFlags::CLONE_NEWUSER, userns.is_some());
         let overlay =
             cli.overlay.as_ref().map(|upper| Overlay::open(upper.as_deref())).transpose()?;
         Ok(Self {
@@ -62,9 +68,11 @@ impl Plan {
             privileged: cli.privileged,
             writable_sys: cli.privileged || cli.sys_rw,
             steps: steps(cli, namespaces),
-            command: Command::new(cli, &rootfs)?,
+            command: Command::new(cli, &rootfs, userns.is_some_and(Userns::has_one_id))?,
             terminal: Terminal::choose(cli.console)?,
             as_pid_1: cli.as_pid_1,
+            userns: userns.is_some(),
+            one_id: userns.is_some_and(Userns::has_one_id),
             verbose: cli.verbose,
             rootfs,
             netns,
@@ -96,6 +104,10 @@ impl Plan {
             (CloneFlags::CLONE_NEWIPC, "--ipc"),
             (CloneFlags::CLONE_NEWCGROUP, "--cgroup"),
             (CloneFlags::CLONE_NEWNET, "--net"),
+            (
+                CloneFlags::CLONE_NEWUSER,
+                if self.one_id { "--map-root-user" } else { "--map-root-user --map-auto" },
+            ),
         ];
         let flags: Vec<_> = names
             .iter()

@@ -72,8 +72,8 @@ impl Rootfs {
     }
 
     /// A copy of the directory's mount, and of all below it, attached nowhere yet.
-    pub(crate) fn detach(&self) -> Result<OwnedFd, Error> {
-        detached_copy(&self.dir, true)
+    pub(crate) fn detach(&self, inside: bool) -> Result<OwnedFd, Error> {
+        detach(&self.dir, &self.path, true, inside)
             .attempt(|| format!("cannot bind root directory '{}'", self.shown()))
             .map_err(needs_root)
             .map_err(old_kernel)
@@ -89,6 +89,27 @@ pub(crate) fn detached_copy(at: impl AsFd, recursive: bool) -> SysResult<OwnedFd
         | OpenTreeFlags::AT_EMPTY_PATH;
     let recursive = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     open_tree(at, "", flags | recursive)
+}
+
+/// A detached copy of what is open as `source`, once found at `path`.
+///
+/// `inside`: by a process in the new mount namespace already, as it has to be done in a new user namespace. It
+/// opens the path again, and sees that it is the same.
+pub(crate) fn detach(
+    source: &OwnedFd,
+    path: &Path,
+    recursive: bool,
+    inside: bool,
+) -> SysResult<OwnedFd> {
+    if !inside {
+        return detached_copy(source, recursive);
+    }
+    let again = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let (first, second) = (fstat(source)?, fstat(&again)?);
+    if (first.st_dev, first.st_ino) != (second.st_dev, second.st_ino) {
+        return Err(rustix::io::Errno::STALE);
+    }
+    detached_copy(again, recursive)
 }
 
 /// Attach the detached mount `mount` at `target`, a descriptor and not a path: nothing can be swapped in between.

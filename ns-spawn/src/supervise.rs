@@ -1,19 +1,18 @@
 //! The supervisor: clones init, passes signals and the terminal on, waits, tells how it ended.
 
 use crate::{
+    check,
     cli::Cli,
     command::Command,
-    error::{Attempt as _, Error},
-    init::{self, Given},
+    error::{self, Attempt as _, Error},
+    init::{self, Given, Opened},
     join::Join,
-    mounts,
-    overlay::Overlay,
     plan::{Clocks, Plan},
     rootfs::needs_root,
     status::Status,
     sys::{self, Note, Page, Received, Side},
     terminal::{self, Relay, Saved, Terminal},
-    volumes::Volume,
+    userns::Userns,
 };
 use nix::{
     errno::Errno,
@@ -30,7 +29,7 @@ use rustix::{
     process::{Pid, PidfdFlags, WaitOptions, WaitStatus, getpid, pidfd_open, waitpid},
 };
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     process::ExitCode,
     time::{Duration, Instant},
@@ -53,7 +52,7 @@ impl Ended {
 
 /// What is asked for: a container, or COMMAND in one that runs.
 pub(crate) enum Job {
-    New(Box<Plan>, Option<Duration>),
+    New(Box<Plan>, Option<Userns>, Option<Duration>),
     Join(Box<Join>, Option<Duration>),
 }
 
@@ -62,28 +61,31 @@ impl Job {
         let patience = cli.kill_after.map(Duration::from_secs);
         match (cli.join, &cli.root) {
             (Some(pid), _) => Ok(Self::Join(Box::new(Join::new(cli, pid)?), patience)),
-            (None, Some(root)) => Ok(Self::New(Box::new(Plan::new(cli, root)?), patience)),
+            (None, Some(root)) => {
+                let userns = Userns::plan(cli)?;
+                Ok(Self::New(Box::new(Plan::new(cli, root, userns.as_ref())?), userns, patience))
+            }
             (None, None) => Err(Error::new("--root is missing")),
         }
     }
 
     pub(crate) fn print(&self) -> Result<ExitCode, Error> {
         match self {
-            Self::New(plan, _) => plan.print(),
+            Self::New(plan, ..) => plan.print(),
             Self::Join(join, _) => join.print(),
         }
     }
 
     fn terminal(&self) -> &Terminal {
         match self {
-            Self::New(plan, _) => &plan.terminal,
+            Self::New(plan, ..) => &plan.terminal,
             Self::Join(join, _) => &join.terminal,
         }
     }
 
     fn command(&self) -> &Command {
         match self {
-            Self::New(plan, _) => &plan.command,
+            Self::New(plan, ..) => &plan.command,
             Self::Join(join, _) => &join.command,
         }
     }
@@ -94,16 +96,19 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     let (mask, saved) = (take_signals()?, Saved::new());
     let page = Page::new().attempt(|| "cannot map a page".into())?;
     let own_terminal = matches!(job.terminal(), Terminal::Own { .. });
-    let pair = (own_terminal || status.is_wanted()).then(UnixStream::pair).transpose();
+    let maps_users = matches!(job, Job::New(_, Some(_), _));
+    let pair =
+        (own_terminal || maps_users || status.is_wanted()).then(UnixStream::pair).transpose();
     let (channel, theirs) = pair.attempt(|| "cannot make a socket pair".into())?.unzip();
     let (first, patience, direct) = match job {
-        Job::New(plan, patience) => {
-            (start(plan, mask, &page, channel.as_ref(), theirs)?, patience, plan.as_pid_1)
+        Job::New(plan, userns, patience) => {
+            let first = start(plan, userns.as_ref(), mask, &page, channel.as_ref(), theirs)?;
+            (first, *patience, plan.as_pid_1)
         }
         Job::Join(join, patience) => {
             let first = join.start(mask, &page, channel.as_ref(), theirs.as_ref())?;
             drop(theirs); // or its end would never be seen
-            (first, patience, true)
+            (first, *patience, true)
         }
     };
     job.command().passed.iter().for_each(|number| sys::close_number(*number));
@@ -114,7 +119,7 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
         killed: false,
         terms: 0,
         shares_terminal,
-        patience: *patience,
+        patience,
         deadline: None,
     };
     let ended = supervisor.attend(channel.as_ref(), own_terminal, &page, status);
@@ -142,17 +147,15 @@ fn take_signals() -> Result<SigSet, Error> {
 /// Open what init needs and clone it.
 fn start(
     plan: &Plan,
+    userns: Option<&Userns>,
     mask: SigSet,
     page: &Page,
     ours: Option<&UnixStream>,
     theirs: Option<UnixStream>,
 ) -> Result<i32, Error> {
     let given = Given {
-        tree: plan.rootfs.detach()?,
-        devices: mounts::detach_devices()?,
-        etc_files: plan.netns.as_ref().map_or(Ok(vec![]), crate::netns::Netns::detach_files)?,
-        volumes: plan.volumes.iter().map(Volume::detach).collect::<Result<_, _>>()?,
-        changes: plan.overlay.as_ref().map(Overlay::detach).transpose()?,
+        // The kernel lets only who owns the mount namespace copy a mount: that is init's, with a new user one.
+        opened: if userns.is_some() { None } else { Some(Opened::new(plan, false)?) },
         supervisor: own_pidfd()?,
         channel: theirs,
         mask,
@@ -164,15 +167,31 @@ fn start(
     let flags = u64::from(plan.namespaces.bits().cast_unsigned());
     let side = sys::clone_process(flags)
         .attempt(|| "cannot create the namespaces".into())
-        .map_err(needs_root)
+        .map_err(|err| if userns.is_some() { check::explain_userns(err) } else { needs_root(err) })
         .map_err(|err| err.hint_on(Errno::ENOSPC, "see /proc/sys/user/max_*_namespaces"))?;
     match side {
         Side::Child => {
             close_other_end(ours);
             init::run(plan, given, page)
         }
-        Side::Parent(init) => Ok(init),
+        Side::Parent(init) => {
+            let (Some(userns), Some(mut ours)) = (userns, ours) else { return Ok(init) };
+            if let Err(error) = map_users(userns, init).and_then(|()| {
+                ours.write_all(&[1]).attempt(|| "cannot tell init of its users".into())
+            }) {
+                sys::kill(init, libc::SIGKILL).ok(); // it may have ended: the first error is the one to tell
+                return Err(error);
+            }
+            Ok(init)
+        }
     }
+}
+
+fn map_users(userns: &Userns, init: i32) -> Result<(), Error> {
+    if let Some(lost) = userns.map(init)? {
+        error::say(&lost);
+    }
+    Ok(())
 }
 
 /// In the child: the supervisor's end of the channel must not stay open.

@@ -5,7 +5,7 @@ use crate::{
     error::{Attempt as _, Error},
     mounts::{CLOSED, Filesystem, Masks},
     plan::quote,
-    rootfs::{Kind, attach, detached_copy, find_within, mount_point_within, needs_root},
+    rootfs::{Kind, attach, detach, find_within, mount_point_within, needs_root},
     sys,
 };
 use nix::libc;
@@ -98,17 +98,31 @@ impl Volume {
     }
 
     /// A copy of the source's mount, to be attached in the new mount namespace; None: it has no source.
-    pub(crate) fn detach(&self) -> Result<Option<OwnedFd>, Error> {
+    pub(crate) fn detach(&self, inside: bool) -> Result<Option<OwnedFd>, Error> {
         let Content::Bind { source, shown, read_only, device, .. } = &self.content else {
             return Ok(None);
         };
         let attempt = || format!("cannot bind '{}'", shown.display());
-        let copy = detached_copy(source, true).attempt(attempt).map_err(needs_root)?;
+        let copy = detach(source, shown, true, inside).attempt(attempt).map_err(needs_root)?;
         let read_only = if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
         let nodev = if *device { 0 } else { libc::MOUNT_ATTR_NODEV };
         // Recursive: a mount below a read-only one is no back door.
         sys::set_mount_attributes(&copy, read_only | nodev, 0, true).attempt(attempt)?;
         Ok(Some(copy))
+    }
+
+    /// Make what it goes on, where that is in the root directory itself and not in another of `all`.
+    pub(crate) fn make_target(&self, all: &[Self], tree: BorrowedFd<'_>) -> Result<(), Error> {
+        let kind = match &self.content {
+            Content::Bind { kind, .. } => *kind,
+            Content::Tmpfs(_) => Kind::Directory,
+            Content::Mask => return Ok(()),
+        };
+        let ours = ["/proc", "/sys", "/dev"].map(Path::new);
+        let inside = |other: &Path| other != self.target && self.target.starts_with(other);
+        let elsewhere =
+            all.iter().any(|other| inside(&other.target)) || ours.into_iter().any(inside);
+        if elsewhere { Ok(()) } else { mount_point_within(tree, &self.target, kind).map(drop) }
     }
 
     /// Attach it inside `tree`. `copy` is what [`Self::detach`] gave.

@@ -1,0 +1,141 @@
+//! Without root: a user namespace, and which of the host's IDs are whose inside.
+
+use crate::{
+    check,
+    cli::Cli,
+    error::{Attempt as _, Error},
+};
+use nix::unistd::{User, getegid, geteuid};
+use std::{
+    fs, io,
+    process::{Command, Stdio},
+};
+
+/// A user namespace as it will be: root inside is the caller outside.
+#[derive(Debug)]
+pub(crate) struct Userns {
+    uid: u32,
+    gid: u32,
+    /// The caller's other IDs, start and number, as /etc/subuid and /etc/subgid give them; or why there are none.
+    others: Result<[Vec<(u32, u32)>; 2], String>,
+}
+
+/// Where the ranges are, and who may map them.
+const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap")];
+
+impl Userns {
+    /// One is made when it is asked for, and when the caller is not root.
+    pub(crate) fn plan(cli: &Cli) -> Result<Option<Self>, Error> {
+        let (uid, gid) = (geteuid(), getegid());
+        if !cli.userns && uid.is_root() {
+            return Ok(None);
+        }
+        let name = User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default();
+        let mut ranges = [Vec::new(), Vec::new()];
+        let mut others = Ok(());
+        for (ranges, (file, program)) in ranges.iter_mut().zip(KINDS) {
+            *ranges = match fs::read_to_string(file) {
+                Ok(text) => of_user(&text, &name, uid.as_raw()),
+                Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
+                Err(err) => return Err(err).attempt(|| format!("cannot read '{file}'")),
+            };
+            if ranges.is_empty() {
+                others = others.and(Err(format!("{file} gives user {uid} none")));
+            } else if !is_installed(program) {
+                others = others.and(Err(format!("{program} is not installed")));
+            }
+        }
+        let others = others.map(|()| ranges);
+        Ok(Some(Self { uid: uid.as_raw(), gid: gid.as_raw(), others }))
+    }
+
+    /// Whether only one ID exists inside: then groups cannot be dropped, and others' files cannot be made.
+    pub(crate) fn has_one_id(&self) -> bool {
+        self.others.is_err()
+    }
+
+    /// Map the IDs of the new namespace of process `pid`. Gives what had to be left out, to be told.
+    pub(crate) fn map(&self, pid: i32) -> Result<Option<String>, Error> {
+        match &self.others {
+            Ok(ranges) => map_ranges(ranges, [self.uid, self.gid], pid).map(|()| None),
+            Err(lost) => {
+                self.map_one(pid)?;
+                Ok(Some(format!(
+                    "only root exists inside, as there are no other users for it: {lost}"
+                )))
+            }
+        }
+    }
+
+    fn map_one(&self, pid: i32) -> Result<(), Error> {
+        // Without the first an ordinary user may not do the third: user_namespaces(7).
+        let writes = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {} 1", self.uid)),
+            ("gid_map", format!("0 {} 1", self.gid)),
+        ];
+        for (name, text) in writes {
+            fs::write(format!("/proc/{pid}/{name}"), text)
+                .attempt(|| "cannot map the user of the container".into())
+                .map_err(check::explain_userns)?;
+        }
+        Ok(())
+    }
+}
+
+/// Let newuidmap(1) and newgidmap(1), which may, write the maps.
+fn map_ranges(ranges: &[Vec<(u32, u32)>; 2], own: [u32; 2], pid: i32) -> Result<(), Error> {
+    for ((ranges, own), (_, program)) in ranges.iter().zip(own).zip(KINDS) {
+        let mut arguments = vec![pid.to_string(), "0".into(), own.to_string(), "1".into()];
+        let mut inside = 1_u32;
+        for (start, number) in ranges {
+            arguments.extend([inside.to_string(), start.to_string(), number.to_string()]);
+            inside = inside.saturating_add(*number);
+        }
+        let ended = Command::new(program)
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .output()
+            .attempt(|| format!("cannot run '{program}'"))?;
+        if !ended.status.success() {
+            let said = String::from_utf8_lossy(&ended.stderr).trim().replace('\n', "; ");
+            let arguments = arguments.join(" ");
+            let error = Error::new(format!("'{program} {arguments}' failed: {said}"));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// The ranges that a subuid(5) file gives a user, by name or by number.
+fn of_user(text: &str, name: &str, uid: u32) -> Vec<(u32, u32)> {
+    let number = uid.to_string();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let owner = fields.next()?;
+            let (start, count) =
+                (fields.next()?.trim().parse().ok()?, fields.next()?.trim().parse().ok()?);
+            let owns = (owner == name && !name.is_empty()) || owner == number;
+            (owns && count > 0).then_some((start, count))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_go_by_name_or_number() {
+        let text =
+            "# none\nuser:100000:65536\n1000:300000:10\nother:1:2\nuser:x:1\nuser:5\nuser:7:0\n";
+        assert_eq!(of_user(text, "user", 1000), [(100_000, 65536), (300_000, 10)]);
+        assert_eq!(of_user(text, "", 7), []);
+    }
+}
