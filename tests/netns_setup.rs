@@ -59,7 +59,12 @@ fn side(host: &Host, ip: &str) -> Value {
         json!({ "name": link["ifname"], "mtu": link["mtu"], "up": up, "addresses": addresses })
     };
     let links: Vec<Value> = links.as_array().unwrap().iter().map(link).collect();
-    json!({ "links": links, "routes": json_of(host, &format!("{ip} -j route")) })
+    let mut routes = json_of(host, &format!("{ip} -j route"));
+    for route in routes.as_array_mut().unwrap() {
+        // "linkdown", until the kernel has noticed that the other end is up.
+        route.as_object_mut().unwrap().remove("flags");
+    }
+    json!({ "links": links, "routes": routes })
 }
 
 /// All that the lab's lines are about.
