@@ -566,8 +566,9 @@ fn a_link_that_cannot_be_made_anew_is_named() {
     host.sh("ip netns delete container_network_ns; mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
     let expected = "\
 netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
-  undone: 13 changes
+  undone: 12 changes
   left behind: interface 'veth_host' is gone
+  left behind: forwarding (net.ipv4.ip_forward) is off
 ";
     let outcome = up(&host, &["--dns", "192.0.2.9"]);
     holder.kill().unwrap();

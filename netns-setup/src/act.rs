@@ -142,6 +142,9 @@ fn not_undone(step: &Step) -> String {
         Step::SetAccept { netns, before, .. } if !before.is_empty() => {
             format!("iptables rules of '{netns}' are gone")
         }
+        Step::ReleaseForwarding { last: true, .. } => {
+            "forwarding (net.ipv4.ip_forward) is off".into()
+        }
         Step::RemoveStale { netns } => format!("'{}' is gone", netns::path(netns).display()),
         other => left_behind(other),
     }

@@ -1,7 +1,6 @@
 //! The real kernel: takes the steps and takes them back.
 
 use crate::{
-    address::Mac,
     dns,
     error::Error,
     firewall::{self, Firewall},
@@ -119,14 +118,6 @@ impl Host {
         Ok(())
     }
 
-    fn add_bridge(&self, bridge: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
-        self.netlink.add_bridge(bridge, mac, mtu)?;
-        self.netlink.set_alias(bridge, BRIDGE).map_err(|err| {
-            let left = self.netlink.delete_link(bridge).err().map(|left| left.to_string());
-            err.left(left.into_iter().collect())
-        })
-    }
-
     /// The lock keeps a `down` from switching forwarding off between its look and ours.
     fn mark(&self, link: &str, alias: &str) -> Result<(), Error> {
         let _lock = netns::lock_dir()?;
@@ -146,7 +137,8 @@ impl Host {
                 Some(fd) => self.netlink.add_veth(pair, fd),
                 None => Err(Error::new(format!("network namespace '{netns}' is not there"))),
             },
-            Step::AddBridge { bridge, mac, mtu } => self.add_bridge(bridge, *mac, *mtu),
+            Step::AddBridge { bridge, mac, mtu } => self.netlink.add_bridge(bridge, *mac, *mtu),
+            Step::MarkBridge { bridge } => self.netlink.set_alias(bridge, BRIDGE),
             Step::SetBridge { link, bridge, .. } => {
                 self.netlink.set_bridge(link, bridge.as_deref())
             }
@@ -247,17 +239,15 @@ impl Kernel for Host {
             Step::DeleteLink { restore: Some(steps), .. } => {
                 steps.iter().try_for_each(|step| self.take(step))
             }
-            Step::ReleaseForwarding { last, .. } => {
-                if *last {
-                    forwarding::set(true)
-                } else {
-                    Ok(())
-                }
+            Step::ReleaseForwarding { link, mark, last } => {
+                self.mark(link, &mark.to_string())?;
+                if *last { forwarding::set(true) } else { Ok(()) }
             }
             // It changed nothing; and steps of `down`, which is not undone.
-            Step::AwaitCarrier { .. } | Step::DeleteNetns { .. } | Step::LeaveNetns { .. } => {
-                Ok(())
-            }
+            Step::MarkBridge { .. }
+            | Step::AwaitCarrier { .. }
+            | Step::DeleteNetns { .. }
+            | Step::LeaveNetns { .. } => Ok(()),
         }
     }
 }

@@ -226,6 +226,9 @@ impl<'a> Planner<'a> {
                 self.add(Step::AddBridge { bridge, mac, mtu });
             }
         }
+        if there.is_none_or(|link| link.alias.is_empty()) {
+            self.add(Step::MarkBridge { bridge: name.clone() });
+        }
         for cidr in missing {
             self.add(Step::AddAddress { end: end.clone(), cidr });
         }
@@ -263,13 +266,10 @@ impl<'a> Planner<'a> {
         };
         let good = own.iter().find(good).copied();
         for link in own.iter().filter(|link| Some(**link) != good) {
-            if self.state.mark(link).is_some_and(|mark| mark.forwarding_was_off) {
+            if let Some(mark) = self.state.mark(link).filter(|mark| mark.forwarding_was_off) {
                 // The mark on the new link takes over what this one's says.
-                self.add(Step::ReleaseForwarding {
-                    link: link.name.clone(),
-                    netns: wanted.netns.clone(),
-                    last: !self.state.others_need_forwarding(),
-                });
+                let (link, last) = (link.name.clone(), !self.state.others_need_forwarding());
+                self.add(Step::ReleaseForwarding { link, mark, last });
             }
             self.add(Step::DeleteLink { link: link.name.clone(), restore: self.restore(link) });
         }
@@ -329,6 +329,10 @@ impl<'a> Planner<'a> {
             if link.up {
                 steps.push(Step::SetUp { end: end.clone() });
             }
+        }
+        if link.up && container.up {
+            steps.push(Step::AwaitCarrier { end: host_end });
+            steps.push(Step::AwaitCarrier { end: container_end.clone() });
         }
         let defaults = inside
             .routes
@@ -608,10 +612,9 @@ pub(crate) fn remove(state: &State) -> Plan {
     }
     for link in state.own_links() {
         let link_name = link.name.clone();
-        if state.mark(link).is_some_and(|mark| mark.forwarding_was_off) {
-            let last = !state.others_need_forwarding();
-            let (link, netns) = (link_name.clone(), netns.clone());
-            steps.push(Step::ReleaseForwarding { link, netns, last });
+        if let Some(mark) = state.mark(link).filter(|mark| mark.forwarding_was_off) {
+            let (link, last) = (link_name.clone(), !state.others_need_forwarding());
+            steps.push(Step::ReleaseForwarding { link, mark, last });
         }
         steps.push(Step::DeleteLink { link: link_name, restore: None });
     }

@@ -43,8 +43,10 @@ pub(crate) enum Step {
     AddNetns { netns: String },
     /// Mark a namespace that was there before.
     AdoptNetns { netns: String },
-    /// Make a bridge that carries our mark.
+    /// Make a bridge.
     AddBridge { bridge: String, mac: Mac, mtu: u32 },
+    /// Write on a bridge that it is ours.
+    MarkBridge { bridge: String },
     /// Make a link a port of a bridge, or of none.
     SetBridge { link: String, bridge: Option<String>, before: Option<String> },
     /// Make the pair.
@@ -83,7 +85,7 @@ pub(crate) enum Step {
     /// Remove resolv.conf.
     DeleteDns { netns: String, before: String },
     /// Put forwarding back, if this link's network is the `last` that needs it.
-    ReleaseForwarding { link: String, netns: String, last: bool },
+    ReleaseForwarding { link: String, mark: Mark, last: bool },
     /// Take the name from a namespace that we made.
     DeleteNetns { netns: String },
     /// Take our mark from a namespace that was there before us.
@@ -103,11 +105,10 @@ impl fmt::Display for Step {
                 write!(f, "ip -n {netns} link set lo alias '{mark}'")
             }
             Self::AddVeth { netns, pair } => fmt_pair(f, netns, pair),
-            Self::AddBridge { bridge, mac, mtu } => write!(
-                f,
-                "ip link add {bridge} mtu {mtu} address {mac} type bridge && \
-                 ip link set {bridge} alias '{BRIDGE}'"
-            ),
+            Self::AddBridge { bridge, mac, mtu } => {
+                write!(f, "ip link add {bridge} mtu {mtu} address {mac} type bridge")
+            }
+            Self::MarkBridge { bridge } => write!(f, "ip link set {bridge} alias '{BRIDGE}'"),
             Self::SetBridge { link, bridge: Some(bridge), .. } => {
                 write!(f, "ip link set {link} master {bridge}")
             }
@@ -150,9 +151,10 @@ impl fmt::Display for Step {
             Self::DeleteDns { netns, before } => {
                 write!(f, "{}", dns::delete_text(netns, before))
             }
-            Self::ReleaseForwarding { link, netns, last } => {
+            Self::ReleaseForwarding { link, mark, last } => {
                 let off = if *last { "echo 0 > /proc/sys/net/ipv4/ip_forward && " } else { "" };
-                write!(f, "{off}ip link set {link} alias '{}'", Mark::new(netns))
+                let spent = Mark { forwarding_was_off: false, ..mark.clone() };
+                write!(f, "{off}ip link set {link} alias '{spent}'")
             }
             Self::DeleteNetns { netns } => write!(f, "ip netns delete {netns}"),
             Self::LeaveNetns { netns } => write!(f, "ip -n {netns} link set lo alias ''"),
@@ -189,6 +191,7 @@ impl Step {
                 format!("veth pair '{}' and '{}' is missing", pair.host_link, pair.container_link)
             }
             Self::AddBridge { bridge, .. } => format!("bridge '{bridge}' is missing"),
+            Self::MarkBridge { bridge } => format!("bridge '{bridge}' lacks the mark '{BRIDGE}'"),
             Self::SetBridge { link, bridge: Some(bridge), .. } => {
                 format!("interface '{link}' is no port of '{bridge}'")
             }
