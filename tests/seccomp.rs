@@ -5,7 +5,12 @@ use crate::{
     pty::Pty,
     support::{Outcome, outcome, root, tool, tool_path, top, write_busybox_rootfs},
 };
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
 use tempfile::TempDir;
 
 /// A root file system with `try`, built from `seccomp/try.c`. It ends with the value.
@@ -136,6 +141,51 @@ fn the_shell_and_its_tools_notice_no_filter() {
     let said = inside(&rootfs, &[], &["sh", "-c", line]);
     let stdout = "b\n65534\n1\n1\n".into();
     assert_eq!(said, Outcome { code: 0, stdout, stderr: String::new() });
+}
+
+#[test]
+fn the_filter_follows_the_capabilities() {
+    need!(root());
+    let rootfs = rootfs();
+    let line = "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status; mount -t tmpfs tmpfs /mnt && echo mounted; \
+                try refused | grep -E '^(keyctl|mount|unshare user|pidfd_getfd):'";
+    let said = |options: &[&str]| inside(&rootfs, options, &["sh", "-c", line]).stdout;
+    let (plain, filtered) = ("NoNewPrivs:\t0\nSeccomp:\t0\n", "NoNewPrivs:\t1\nSeccomp:\t2\n");
+    // As far as the kernel: a bad address, a bad descriptor.
+    let (mounts, traces) = ("mount: errno 14\nunshare user: done\n", "pidfd_getfd: errno 9\n");
+    assert_eq!(
+        said(&["--cap-add", "SYS_ADMIN"]),
+        format!("{filtered}mounted\nkeyctl: EPERM\n{mounts}pidfd_getfd: EPERM\n")
+    );
+    assert_eq!(
+        said(&["--cap-add", "SYS_PTRACE"]),
+        format!("{filtered}keyctl: EPERM\nmount: EPERM\nunshare user: EPERM\n{traces}")
+    );
+    assert_eq!(said(&["--privileged"]), format!("{plain}mounted\nkeyctl: done\n{mounts}{traces}"));
+    assert_eq!(
+        said(&["--privileged", "--seccomp", "default"]),
+        format!("NoNewPrivs:\t0\nSeccomp:\t2\nmounted\nkeyctl: EPERM\n{mounts}{traces}")
+    );
+    // Who becomes another user has no capability left to load a filter with.
+    let unprivileged = ["--privileged", "--seccomp", "default", "--user", "nobody"];
+    assert!(said(&unprivileged).starts_with("NoNewPrivs:\t0\nSeccomp:\t2\nkeyctl: EPERM\n"));
+}
+
+#[test]
+fn who_joins_a_container_is_under_the_same_filter() {
+    need!(root());
+    let rootfs = rootfs();
+    let mut spawn = tool("ns-spawn");
+    spawn.arg("--root").arg(rootfs.path()).args(["--status-fd", "1", "--", "sleep", "60"]);
+    let mut container = spawn.stdout(Stdio::piped()).spawn().unwrap();
+    let mut started = String::new();
+    BufReader::new(container.stdout.as_mut().unwrap()).read_line(&mut started).unwrap();
+    let started: serde_json::Value = serde_json::from_str(&started).unwrap();
+    let pid = started["pid"].to_string();
+    let joined = outcome(tool("ns-spawn").args(["--join", &pid, "--", "try", "refused"]));
+    container.kill().unwrap();
+    container.wait().unwrap();
+    assert_eq!(joined.success().stdout.lines().find(|line| !line.ends_with(": EPERM")), None);
 }
 
 #[test]
