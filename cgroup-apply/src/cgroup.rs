@@ -9,7 +9,7 @@
 use crate::{
     cli,
     error::{self, Attempt as _, Error},
-    hierarchy::Tree,
+    hierarchy::{LEAF, Tree},
     limits::{Name, Verdict, Write},
     lock::Lock,
     plan::{Place, Plan, Planned, Step, echo, quote},
@@ -72,6 +72,7 @@ impl<'plan> Group<'plan> {
     pub(crate) fn make(tree: &'plan Tree, plan: &'plan Plan) -> Result<Self, Error> {
         let mut group = Self::enter(tree, plan)?;
         plan.refused.iter().for_each(error::tell);
+        plan.warnings.iter().for_each(error::tell);
         match group.fit() {
             Ok(()) => Ok(group),
             Err(err) => Err(group.undo(err)),
@@ -138,8 +139,11 @@ impl<'plan> Group<'plan> {
             if !is_new {
                 self.taken.push(Change::Wrote { file: file.clone(), before });
             }
-            // Some files of v1 can only be written (`devices.deny`).
-            let Ok(read) = fs::read_to_string(&file) else { continue };
+            // A cpuset of v2 keeps what was asked for, and another file has what came of it. Some files of
+            // v1 can only be written (`devices.deny`).
+            let effective = limit.dir.join(format!("{}.effective", write.file));
+            let read = fs::read_to_string(effective).or_else(|_| fs::read_to_string(&file));
+            let Ok(read) = read else { continue };
             match write.verdict(&read) {
                 Verdict::InEffect => {}
                 Verdict::Remark(remark) => error::tell(&remark),
@@ -238,6 +242,7 @@ fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
             }
             Ok(())
         }
+        Step::Vacate { dir } => vacate(dir),
         // It stays enabled: other cgroups may have come to need it, and it limits nothing by itself.
         Step::Enable { dir, .. } => enable(step, dir),
         Step::Fill { dir, file } => {
@@ -246,6 +251,33 @@ fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
                 || format!("cannot fill '{}' from the cgroup above", dir.join(file).display());
             let list = fs::read_to_string(above).attempt(shown)?;
             put(&dir.join(file), list.trim()).attempt(shown).map_err(explain)
+        }
+    }
+}
+
+/// Move the processes of `dir` below it. They stay there: they have what they had.
+fn vacate(dir: &Path) -> Result<(), Error> {
+    let (leaf, shown) = (dir.join(LEAF), dir.display());
+    let refused = || format!("cannot move the processes of '{shown}' to '{}'", leaf.display());
+    match mkdir(&leaf, Mode::from_bits_truncate(0o755)) {
+        Err(Errno::EEXIST) => {}
+        made => made.attempt(refused).map_err(explain)?,
+    }
+    // Again and again: they may fork meanwhile.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let inside = processes([dir.to_path_buf()].iter(), false);
+        if inside.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Error::new(format!("{}: there are ever new ones", refused())));
+        }
+        for pid in inside {
+            match put(&leaf.join("cgroup.procs"), &pid.to_string()) {
+                Err(err) if err.raw_os_error() == Some(Errno::ESRCH as i32) => {} // it has ended
+                moved => moved.attempt(refused).map_err(explain)?,
+            }
         }
     }
 }
@@ -275,7 +307,11 @@ pub(crate) fn put(file: &Path, value: &str) -> io::Result<()> {
 
 /// The rule behind an errno that any change of a cgroup may give.
 pub(crate) fn explain(err: Error) -> Error {
-    let needs_root = "run as root, or in a cgroup that is delegated to you";
+    let needs_root = if Path::new("/run/systemd/system").is_dir() {
+        "run as root, or below 'systemd-run --user --scope --property=Delegate=yes', which gives you a cgroup"
+    } else {
+        "run as root, or in a cgroup that is delegated to you"
+    };
     err.hint_on(Errno::EACCES, needs_root)
         .hint_on(Errno::EPERM, needs_root)
         .hint_on(Errno::EROFS, "cgroups are mounted read-only here, as inside most containers")
@@ -295,12 +331,44 @@ fn explain_limit(err: io::Error, limit: &str, write: &Write, dir: &Path) -> Erro
     let Err(err) = err else { unreachable!("it was made from an error") };
     let no_file = if file.contains("memsw") || file.contains("swap") {
         "this kernel does not account for swap (swapaccount=1 at boot)".into()
+    } else if file.starts_with("hugetlb.") {
+        format!("the huge pages here are of {}", huge_pages(dir))
     } else {
         format!("this kernel has no such file in '{}'", dir.display())
     };
-    explain(err)
-        .hint_on(Errno::ENOENT, no_file)
+    let err = match (file.as_str(), err.errno()) {
+        ("cpuset.cpus" | "cpuset.mems", Some(_)) => {
+            let above = dir.parent().unwrap_or(dir);
+            let list = fs::read_to_string(above.join(format!("{file}.effective")))
+                .or_else(|_| fs::read_to_string(above.join(file)))
+                .unwrap_or_default();
+            err.hint(format!("the cgroup above has {}", list.trim()))
+        }
+        ("cpu.cfs_quota_us", Some(Errno::EINVAL)) => {
+            err.hint("on cgroup v1 a cgroup has no larger share of the CPU than the one above it")
+        }
+        (_, Some(Errno::EINVAL | Errno::ERANGE)) => {
+            let read = fs::read_to_string(&shown).unwrap_or_default();
+            err.hint(format!(
+                "the kernel does not take this value; the file reads '{}' now",
+                read.trim()
+            ))
+        }
+        _ => explain(err),
+    };
+    err.hint_on(Errno::ENOENT, no_file)
         .hint_on(Errno::EBUSY, "the cgroup uses more than that already")
+}
+
+/// The sizes of huge pages that can be limited in `dir`.
+fn huge_pages(dir: &Path) -> String {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    let size = |name: String| Some(name.strip_prefix("hugetlb.")?.split_once('.')?.0.to_owned());
+    let mut sizes: Vec<_> = names.filter_map(size).collect();
+    sizes.sort();
+    sizes.dedup();
+    sizes.join(", ")
 }
 
 /// Take `changes` back, last first, and say so with `err`.

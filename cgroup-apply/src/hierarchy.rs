@@ -30,10 +30,16 @@ pub(crate) struct Hierarchy {
     pub(crate) controllers: Vec<String>,
 }
 
+/// Where the processes of a delegated cgroup are moved when it has to hand controllers on: on v2 only a
+/// cgroup without processes does that. NAME cannot begin with a dot, so it is nobody's.
+pub(crate) const LEAF: &str = ".leaf";
+
 /// All mounted hierarchies that have a controller, and the v2 one even without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tree {
     pub(crate) hierarchies: Vec<Hierarchy>,
+    /// Whether systemd is the first process.
+    pub(crate) systemd: bool,
 }
 
 impl Tree {
@@ -44,9 +50,17 @@ impl Tree {
         let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
         let hierarchies = memberships.lines().filter_map(|line| {
             let (controllers, own) = line.split_once(':')?.1.split_once(':')?;
-            let mount = mounts.iter().find(|mount| mount.is_of(controllers))?;
+            // The first one, since containers have theirs mounted elsewhere; but of several at one place
+            // the last, which lies over the others.
+            let mut these = mounts.iter().filter(|mount| mount.is_of(controllers));
+            let first = these.next()?;
+            let mount = these.rfind(|mount| mount.point == first.point).unwrap_or(first);
             let at = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
-            let base = if privileged { at.clone() } else { locate(&mount.root, &at, own) };
+            let own = if privileged { at.clone() } else { locate(&mount.root, &at, own) };
+            let base = match own.parent() {
+                Some(above) if own.ends_with(LEAF) => above.to_path_buf(),
+                _ => own,
+            };
             let (version, controllers) = if controllers.is_empty() {
                 (
                     Version::V2,
@@ -58,7 +72,9 @@ impl Tree {
             let controllers = controllers.split_whitespace().map(str::to_owned).collect();
             Some(Hierarchy { version, mount: at, root: mount.root.clone(), base, controllers })
         });
-        let tree = Self { hierarchies: hierarchies.collect() };
+        // sd_booted(3)
+        let systemd = root.join("run/systemd/system").is_dir();
+        let tree = Self { hierarchies: hierarchies.collect(), systemd };
         if tree.hierarchies.is_empty() {
             return Err(Error::new("no cgroup hierarchy is mounted")
                 .hint("'mount -t cgroup2 cgroup2 /sys/fs/cgroup' mounts the one of version 2"));
@@ -314,6 +330,68 @@ mod tests {
         ]);
         let tree = Tree::read(root.path(), false).unwrap();
         assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup/inner"));
+    }
+
+    #[test]
+    fn a_cgroup_that_was_moved_into_its_leaf_is_still_the_callers() {
+        let root = host(&[
+            ("proc/self/mountinfo", "50 49 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n"),
+            ("proc/self/cgroup", "0::/user.slice/run-1.scope/.leaf\n"),
+        ]);
+        let tree = Tree::read(root.path(), false).unwrap();
+        let scope = root.path().join("sys/fs/cgroup/user.slice/run-1.scope");
+        assert_eq!(tree.anchor().base, scope);
+        assert_eq!(tree.anchor().base.to_str(), scope.to_str(), "no '/' behind it");
+    }
+
+    #[test]
+    fn on_a_host_of_systemd_its_own_hierarchy_is_left_alone() {
+        // systemd.unified_cgroup_hierarchy=0, as up to Debian 10: v2 without a controller beside v1.
+        let root = host(&[
+            (
+                "proc/self/mountinfo",
+                "27 21 0:23 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n\
+                 28 27 0:24 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                 29 27 0:25 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                 33 27 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                 34 27 0:30 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n",
+            ),
+            (
+                "proc/self/cgroup",
+                "5:pids:/user.slice\n4:cpu,cpuacct:/user.slice\n\
+                 1:name=systemd:/user.slice/session-1.scope\n0::/user.slice/session-1.scope\n",
+            ),
+            ("sys/fs/cgroup/unified/cgroup.controllers", "\n"),
+            ("run/systemd/system/x", ""),
+        ]);
+        let tree = Tree::read(root.path(), true).unwrap();
+        assert_eq!((tree.mode(), tree.systemd), ("hybrid", true));
+        assert_eq!(tree.hierarchies.len(), 3);
+        assert_eq!(tree.anchor().controllers, [] as [&str; 0]);
+        let pids = tree.of("pids").unwrap();
+        let membership = pids.membership("5:pids:/user.slice");
+        assert_eq!(membership, Some(root.path().join("sys/fs/cgroup/pids/user.slice")));
+        assert_eq!(pids.membership("0::/user.slice"), None);
+    }
+
+    #[test]
+    fn a_container_inside_a_container_uses_what_is_mounted_for_it() {
+        // Docker in Docker: the outer mount is of the whole tree, the inner one of its own part only, and
+        // lies over it.
+        let root = host(&[
+            (
+                "proc/self/mountinfo",
+                "40 39 0:26 /../../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n\
+                 50 49 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
+            ),
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpu memory pids\n"),
+            ("sys/fs/cgroup/cgroup.type", "domain\n"),
+        ]);
+        let tree = Tree::read(root.path(), true).unwrap();
+        assert_eq!(tree.mode(), "v2");
+        assert_eq!(tree.anchor().base, root.path().join("sys/fs/cgroup"));
+        assert_eq!(tree.hierarchies.len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     cli,
     error::{Attempt as _, Error},
-    hierarchy::{Hierarchy, Tree, Version},
+    hierarchy::{Hierarchy, LEAF, Tree, Version},
     limits::{self, IoMax, Limit, Name, Value, Write},
     processes::processes,
     resources,
@@ -29,6 +29,7 @@ pub(crate) struct Plan {
     pub(crate) limits: Vec<Planned>,
     /// Limits that are refused, but only told under `--best-effort`.
     pub(crate) refused: Vec<Error>,
+    pub(crate) warnings: Vec<String>,
     pub(crate) best_effort: bool,
 }
 
@@ -95,6 +96,8 @@ pub(crate) enum Step {
     Make { dir: PathBuf, temporary: bool },
     /// v2: hand controllers on to the cgroups below `dir`.
     Enable { dir: PathBuf, controllers: Vec<String> },
+    /// v2: move the processes of a delegated cgroup below it, so that it can hand controllers on.
+    Vacate { dir: PathBuf },
     /// v1: a new cpuset is empty, and an empty one lets no process in (ENOSPC).
     Fill { dir: PathBuf, file: &'static str },
 }
@@ -105,6 +108,7 @@ impl Step {
         match self {
             Self::Make { dir, .. } => !dir.exists(),
             Self::Enable { .. } => !self.missing_controllers().is_empty(),
+            Self::Vacate { dir } => !processes([dir.clone()].iter(), false).is_empty(),
             Self::Fill { dir, file } => {
                 fs::read_to_string(dir.join(file)).map_or(true, |list| list.trim().is_empty())
             }
@@ -116,8 +120,7 @@ impl Step {
     fn refuse(&self) -> Result<(), Error> {
         let Self::Enable { dir, .. } = self else { return Ok(()) };
         let inside = processes([dir.clone()].iter(), false).len();
-        // The root of the tree is the exception, and the only cgroup without a type.
-        if inside == 0 || !self.is_needed() || !dir.join("cgroup.type").exists() {
+        if inside == 0 || !self.is_needed() || is_root(dir) {
             return Ok(());
         }
         let (controllers, shown) = (self.missing_controllers().join(", "), dir.display());
@@ -157,6 +160,12 @@ impl fmt::Display for Step {
             Self::Enable { dir, .. } => {
                 f.write_str(&echo(&self.enabling(), &dir.join("cgroup.subtree_control")))
             }
+            Self::Vacate { dir } => {
+                let (from, leaf) = (dir.join("cgroup.procs"), dir.join(LEAF));
+                let (from, to) = (quote(from), quote(leaf.join("cgroup.procs")));
+                let each = format!("for pid in $(cat {from}); do echo $pid > {to}; done");
+                write!(f, "mkdir --parents {}; {each}", quote(leaf))
+            }
             Self::Fill { dir, file } => {
                 let above = dir.parent().unwrap_or(dir).join(file);
                 write!(f, "cat {} > {}", quote(&above), quote(dir.join(file)))
@@ -183,6 +192,7 @@ impl Plan {
             steps: vec![],
             limits: vec![],
             refused: vec![],
+            warnings: vec![],
             best_effort: options.best_effort,
         };
         let mut hierarchies = vec![tree.anchor()];
@@ -219,7 +229,13 @@ impl Plan {
             hierarchies.iter().map(|hierarchy| make(hierarchy, name, temporary, &on_v2));
         plan.anchor_steps = steps.next().unwrap_or_default();
         plan.steps = steps.flatten().collect();
-        plan.anchor_steps.iter().chain(&plan.steps).try_for_each(Step::refuse)?;
+        let steps = || plan.anchor_steps.iter().chain(&plan.steps);
+        let is_vacated =
+            |dir: &PathBuf| steps().any(|step| *step == Step::Vacate { dir: dir.clone() });
+        steps()
+            .filter(|step| !matches!(step, Step::Enable { dir, .. } if is_vacated(dir)))
+            .try_for_each(Step::refuse)?;
+        plan.warnings.extend(owned_by_systemd(tree, name));
         for place in Place::existing(tree, name) {
             if !plan.places.contains(&place) {
                 plan.places.push(place);
@@ -290,7 +306,12 @@ fn make(hierarchy: &Hierarchy, name: &Name, temporary: bool, on_v2: &[String]) -
         let dir = hierarchy.base.join(path);
         if hierarchy.version == Version::V2 && !on_v2.is_empty() {
             let above = dir.parent().unwrap_or(&dir).to_path_buf();
-            steps.push(Step::Enable { dir: above, controllers: on_v2.to_vec() });
+            let enable = Step::Enable { dir: above.clone(), controllers: on_v2.to_vec() };
+            // Our own cgroup, or that of a container that we are in: its processes may be moved.
+            if above == hierarchy.base && !is_root(&above) && enable.is_needed() {
+                steps.push(Step::Vacate { dir: above });
+            }
+            steps.push(enable);
         }
         steps.push(Step::Make { dir: dir.clone(), temporary });
         if hierarchy.version == Version::V1 && hierarchy.has("cpuset") {
@@ -299,6 +320,34 @@ fn make(hierarchy: &Hierarchy, name: &Name, temporary: bool, on_v2: &[String]) -
         }
     }
     steps
+}
+
+/// Whether `dir` is the root of a v2 tree, which hands controllers on whatever it has, and is the only
+/// cgroup without a type.
+fn is_root(dir: &Path) -> bool {
+    !dir.join("cgroup.type").exists()
+}
+
+/// What is to be said if `name` lies in a unit of systemd that is not delegated: there systemd alone changes
+/// things, and takes away what others have set (<https://systemd.io/CGROUP_DELEGATION/>).
+fn owned_by_systemd(tree: &Tree, name: &Name) -> Option<String> {
+    let lineage = name.lineage();
+    let above = lineage.iter().rev().skip(1).filter(|_| tree.systemd);
+    let is_unit = |path: &&&Path| {
+        let kind = path.extension().and_then(OsStr::to_str);
+        kind.is_some_and(|kind| ["slice", "service", "scope"].contains(&kind))
+    };
+    let unit = tree.anchor().base.join(above.clone().find(is_unit)?);
+    let is_delegated = ["trusted.delegate", "user.delegate"].iter().any(|attribute| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(&unit, *attribute, &mut value).is_ok() && value == *b"1"
+    });
+    (!is_delegated).then(|| {
+        format!(
+            "'{}' is a unit of systemd and not delegated: systemd may take controllers away again",
+            unit.display()
+        )
+    })
 }
 
 /// All limits that are asked for. An option wins over the same limit in a file.

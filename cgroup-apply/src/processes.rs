@@ -77,6 +77,7 @@ fn cgroup_of(pid: i32, hierarchy: &Hierarchy) -> Option<PathBuf> {
 /// The rule that was broken when a process was refused.
 pub(crate) fn explain_join(err: Error, place: &Place) -> Error {
     let shown = place.dir.display();
+    let kind = fs::read_to_string(place.dir.join("cgroup.type")).unwrap_or_default();
     let err = err
         .hint_on(Errno::EAGAIN, "a pids limit of the cgroup or of one above it is reached")
         .hint_on(
@@ -91,7 +92,7 @@ pub(crate) fn explain_join(err: Error, place: &Place) -> Error {
         Version::V2 => err
             .hint_on(
                 Errno::EOPNOTSUPP,
-                format!("'{shown}/cgroup.type' says why: a cgroup above has processes and hands controllers on"),
+                format!("'{shown}/cgroup.type' is '{}', and only a domain takes processes", kind.trim()),
             )
             .hint_on(
                 Errno::EBUSY,
