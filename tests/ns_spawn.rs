@@ -500,9 +500,10 @@ fn the_container_dies_with_its_supervisor() {
 #[test]
 fn killed_at_any_moment_of_its_start_it_leaves_no_process() {
     need!(root());
-    for round in 0..60_u64 {
+    for round in 0..200_u64 {
         let mut child = spawn(busybox_rootfs()).args(["--", "sleep", "61003"]).spawn().unwrap();
-        thread::sleep(Duration::from_micros(round * 150));
+        // Spread over 20 ms without a pattern: 7919 is prime.
+        thread::sleep(Duration::from_micros(round * 7919 % 20_000));
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -590,10 +591,10 @@ fn the_host_keeps_no_mount_of_a_container() {
 }
 
 #[test]
-fn fifty_start_at_once_on_one_rootfs() {
+fn a_hundred_start_at_once_on_one_rootfs() {
     need!(root());
     let children: Vec<_> =
-        (0..50).map(|_| spawn(busybox_rootfs()).args(["--", "true"]).spawn().unwrap()).collect();
+        (0..100).map(|_| spawn(busybox_rootfs()).args(["--", "true"]).spawn().unwrap()).collect();
     for mut child in children {
         assert_eq!(shell_status(child.wait().unwrap()), 0);
     }
@@ -1151,4 +1152,84 @@ fn an_ordinary_user_with_ranges_can_install_packages() {
     install.arg("--root").arg(&rootfs).args(["--", "sh", "-c", line]);
     let seen = outcome(&mut install);
     assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("nobody\n100\n", ""));
+}
+
+#[test]
+fn proc_sys_and_dev_are_as_asked_for() {
+    need!(root());
+    let mounts = "for p in /proc /sys /dev; do grep \" $p \" /proc/mounts | cut -d ' ' -f 2,4 | cut -d , -f 1; done";
+    let seen = inside_with(&["--proc", "ro", "--sys", "rw"], mounts).success().stdout;
+    assert_eq!(seen, "/proc ro\n/sys rw\n/dev rw\n");
+    let none = "ls -A /proc /sys /dev | wc -l; echo x 2>/dev/null >/dev/null || echo no";
+    let seen =
+        inside_with(&["--proc", "none", "--sys", "none", "--dev", "none"], none).success().stdout;
+    assert!(seen.starts_with("5\n"), "{seen}"); // the three names and what parts them
+    let refused = inside_with(&["--dev", "none", "--console", "pty"], "true");
+    assert_eq!(
+        refused,
+        failure(125, "ns-spawn: a pty takes a /dev of the container's own\n".into())
+    );
+}
+
+#[test]
+fn a_rootfs_that_changes_while_it_is_set_up_leads_nowhere() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    let (rootfs, victim) = (dir.path().join("rootfs"), dir.path().join("victim"));
+    write_busybox_rootfs(&rootfs);
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("file"), "untouched\n").unwrap();
+    fs::create_dir_all(rootfs.join("a/b")).unwrap();
+    symlink(&victim, rootfs.join("dev.link")).unwrap();
+    symlink(&victim, rootfs.join("b.link")).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Somebody inside swaps /dev and a bind's target for links that lead out, all the time.
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for (a, b) in [("dev", "dev.link"), ("a/b", "b.link")] {
+                    renameat_with(CWD, rootfs.join(a), CWD, rootfs.join(b), RenameFlags::EXCHANGE)
+                        .unwrap();
+                }
+            }
+        });
+        let bind = format!("{}:/a/b/new", rootfs.join("etc").display());
+        let codes: Vec<_> = (0..150)
+            .map(|_| outcome(spawn(&rootfs).args(["--bind", &bind, "--", "true"])).code)
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(codes.iter().all(|code| [0, 125].contains(code)), "{codes:?}");
+    });
+    let left: Vec<_> =
+        fs::read_dir(&victim).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["file"]);
+    assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "untouched\n");
+}
+
+#[test]
+fn a_command_that_shares_the_terminal_stops_and_goes_on_with_its_job() {
+    need!(root());
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-i"]).env("PS1", "outer> ");
+    let mut pty = Pty::start(&command, 24, 80);
+    pty.see("outer> ");
+    let line = format!(
+        "{} --root {} -- sleep 61010 | cat",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    pty.enter(&format!("{line}\n"));
+    pty.see("| cat\r\n");
+    thread::sleep(Duration::from_millis(500));
+    pty.enter("\x1a");
+    pty.see("Stopped");
+    pty.see("outer> ");
+    pty.enter("fg\n");
+    pty.see("| cat\r\n");
+    thread::sleep(Duration::from_millis(500));
+    pty.enter("\x03");
+    pty.see("outer> ");
+    pty.enter("echo rc=${PIPESTATUS[0]}\n");
+    pty.see("rc=130\r\n");
 }

@@ -102,9 +102,17 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = "File systems")]
     pub(crate) no_mask: bool,
 
-    /// Let COMMAND write to /sys
-    #[arg(long, help_heading = "File systems")]
-    pub(crate) sys_rw: bool,
+    /// The container's /proc
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Kernel::Rw, help_heading = "File systems")]
+    pub(crate) proc: Kernel,
+
+    /// The container's /sys; with --privileged it is rw
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Kernel::Ro, help_heading = "File systems")]
+    pub(crate) sys: Kernel,
+
+    /// The container's /dev; without one of its own there are no masks, and no pty
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Dev::Own, help_heading = "File systems")]
+    pub(crate) dev: Dev,
 
     /// Run COMMAND as this user, looked up in DIR's /etc/passwd
     #[arg(long, value_name = "NAME|UID[:GID]", default_value = "root", help_heading = "Identity")]
@@ -190,10 +198,11 @@ pub(crate) struct Cli {
 }
 
 /// What a container that runs already has, or does not get any more.
-const CONTAINER_OPTIONS: [&str; 15] = [
+const CONTAINER_OPTIONS: [&str; 18] = [
     "root",
     "netns",
     "share",
+    "userns",
     "hostname",
     "time",
     "read_only",
@@ -204,7 +213,9 @@ const CONTAINER_OPTIONS: [&str; 15] = [
     "device",
     "mask",
     "no_mask",
-    "sys_rw",
+    "proc",
+    "sys",
+    "dev",
     "as_pid_1",
 ];
 
@@ -219,6 +230,26 @@ pub(crate) enum Shared {
     Ipc,
     /// Cgroup
     Cgroup,
+}
+
+/// How a file system of the kernel's is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kernel {
+    /// To be written, where a user may
+    Rw,
+    /// To be read
+    Ro,
+    /// Not at all
+    None,
+}
+
+/// What /dev is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dev {
+    /// A tmpfs with the standard nodes
+    Own,
+    /// The rootfs's, whose nodes cannot be opened
+    None,
 }
 
 /// What COMMAND's standard input, output and error are.

@@ -5,7 +5,7 @@ use crate::{
     etc,
     mounts::{
         self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC,
-        PTS_WITHOUT_GROUP, READ_ONLY_PROC, SYS, SYS_RW,
+        PTS_WITHOUT_GROUP, READ_ONLY_PROC, SYS,
     },
     netns, overlay,
     plan::{Plan, quote},
@@ -257,10 +257,11 @@ impl Step {
                 .iter()
                 .try_for_each(|netns| netns.attach_files(&places.opened.etc_files, tree)),
             Self::MakeReadOnly => make_read_only(plan, places),
-            Self::MountProc => mount(&PROC, places).map(|mount| places.proc = Some(mount)),
+            Self::MountProc => {
+                mount(&PROC.with_mode(plan.proc), places).map(|mount| places.proc = Some(mount))
+            }
             Self::MountSys => {
-                let sys = if plan.writable_sys { &SYS_RW } else { &SYS };
-                mount(sys, places).map(|mount| places.sys = Some(mount))
+                mount(&SYS.with_mode(plan.sys), places).map(|mount| places.sys = Some(mount))
             }
             Self::MountDev => mount_dev(plan, places),
             Self::MountVolumes => mount_volumes(plan, places),
@@ -302,10 +303,8 @@ impl Step {
                 })
                 .collect(),
             Self::MakeReadOnly => vec![format!("mount -o remount,bind,nodev,ro {root}")],
-            Self::MountProc => vec![PROC.shell(&format!("{root}/proc"))],
-            Self::MountSys => {
-                vec![if plan.writable_sys { SYS_RW } else { SYS }.shell(&format!("{root}/sys"))]
-            }
+            Self::MountProc => vec![PROC.with_mode(plan.proc).shell(&format!("{root}/proc"))],
+            Self::MountSys => vec![SYS.with_mode(plan.sys).shell(&format!("{root}/sys"))],
             Self::MountDev => dev_lines(&root),
             Self::MountVolumes => {
                 plan.volumes.iter().flat_map(|volume| volume.shell(&root)).collect()
@@ -387,13 +386,13 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
 }
 
 fn mask_paths(places: &Places) -> Result<(), Error> {
-    let (Some(proc), Some(sys)) = (&places.proc, &places.sys) else {
-        return Err(Error::new("there is no /proc to mask"));
-    };
     let mut masks = masks(places)?;
+    if let Some(sys) = &places.sys {
+        MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), path))?;
+        masks.hide_thermal_throttle(sys.as_fd())?;
+    }
+    let Some(proc) = &places.proc else { return Ok(()) };
     MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), path))?;
-    MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), path))?;
-    masks.hide_thermal_throttle(sys.as_fd())?;
     READ_ONLY_PROC.iter().try_for_each(|path| mounts::make_read_only(proc.as_fd(), path))
 }
 

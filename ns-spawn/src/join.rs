@@ -57,7 +57,7 @@ impl Join {
         })?;
         let rootfs = Rootfs::open(Path::new(&format!("/proc/{pid}/root"))).map_err(needs_root)?;
         let command = Command::new(cli, &rootfs, false)?;
-        Ok(Self { pid, target, command, terminal: Terminal::choose(cli.console)? })
+        Ok(Self { pid, target, command, terminal: Terminal::choose(cli.console, true)? })
     }
 
     /// Print it as a shell script that does the same.

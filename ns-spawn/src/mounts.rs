@@ -1,6 +1,7 @@
 //! The container's /proc, /sys and /dev, and what is hidden in them.
 
 use crate::{
+    cli::Kernel,
     error::{Attempt as _, Error},
     rootfs::{attach, detached_copy, needs_root, old_kernel},
     sys,
@@ -44,10 +45,6 @@ pub(crate) const SYS: Filesystem<'_> = Filesystem {
     target: "sys",
 };
 
-/// The same for who may write to it.
-pub(crate) const SYS_RW: Filesystem<'_> =
-    Filesystem { kind: "sysfs", options: &[], flags: &[], attributes: CLOSED, target: "sys" };
-
 pub(crate) const DEV: Filesystem<'_> = Filesystem {
     kind: "tmpfs",
     options: &[("mode", "755"), ("size", "65536k")],
@@ -76,6 +73,13 @@ pub(crate) const BELOW_DEV: [Filesystem<'_>; 3] = [
 ];
 
 impl Filesystem<'_> {
+    /// The same, to be written or only read.
+    pub(crate) fn with_mode(self, mode: Kernel) -> Self {
+        let mut attributes = self.attributes;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, mode == Kernel::Ro);
+        Self { attributes, ..self }
+    }
+
     /// Make it, attached nowhere yet.
     pub(crate) fn make(&self) -> Result<OwnedFd, Error> {
         let attempt =

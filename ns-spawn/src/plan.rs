@@ -1,7 +1,7 @@
 //! The checked request: everything looked at and opened, nothing changed.
 
 use crate::{
-    cli::{Cli, Shared},
+    cli::{Cli, Dev, Kernel, Shared},
     command::Command,
     error::{Attempt as _, Error},
     init::Step,
@@ -33,7 +33,8 @@ pub(crate) struct Plan {
     pub(crate) overlay: Option<Overlay>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) privileged: bool,
-    pub(crate) writable_sys: bool,
+    pub(crate) proc: Kernel,
+    pub(crate) sys: Kernel,
     pub(crate) steps: Vec<Step>,
     pub(crate) command: Command,
     pub(crate) terminal: Terminal,
@@ -55,6 +56,11 @@ impl Plan {
         if netns.is_some() && cli.share.contains(&Shared::Net) {
             return Err(Error::new("--netns and --share net exclude each other"));
         }
+        if cli.dev == Dev::None && !cli.mask.is_empty() {
+            return Err(Error::new(
+                "--mask takes a /dev of the container's own: files go under its null",
+            ));
+        }
         check_hostname(&cli.hostname)?;
         let mut namespaces = namespaces(&cli.share, netns.is_some());
         namespaces.set(CloneFlags::CLONE_NEWUSER, userns.is_some());
@@ -66,10 +72,11 @@ impl Plan {
             hostname: cli.hostname.clone(),
             volumes: Volume::open_all(cli)?,
             privileged: cli.privileged,
-            writable_sys: cli.privileged || cli.sys_rw,
+            proc: cli.proc,
+            sys: if cli.privileged && cli.sys == Kernel::Ro { Kernel::Rw } else { cli.sys },
             steps: steps(cli, namespaces),
             command: Command::new(cli, &rootfs, userns.is_some_and(Userns::has_one_id))?,
-            terminal: Terminal::choose(cli.console)?,
+            terminal: Terminal::choose(cli.console, cli.dev == Dev::Own)?,
             as_pid_1: cli.as_pid_1,
             userns: userns.is_some(),
             one_id: userns.is_some_and(Userns::has_one_id),
@@ -202,6 +209,7 @@ fn steps(cli: &Cli, namespaces: CloneFlags) -> Vec<Step> {
     let joins = cli.netns.is_some();
     let own_net = namespaces.contains(CloneFlags::CLONE_NEWNET);
     let own_uts = namespaces.contains(CloneFlags::CLONE_NEWUTS);
+    let own_dev = cli.dev == Dev::Own;
     let has_volumes =
         [cli.bind.len(), cli.ro_bind.len(), cli.device.len(), cli.tmpfs.len(), cli.mask.len()];
     [
@@ -212,12 +220,12 @@ fn steps(cli: &Cli, namespaces: CloneFlags) -> Vec<Step> {
         (cli.overlay.is_some(), Step::LayOverlay),
         (joins, Step::BindEtcFiles),
         (cli.read_only, Step::MakeReadOnly),
-        (true, Step::MountProc),
-        (true, Step::MountSys),
-        (true, Step::MountDev),
-        (own_uts, Step::NameHost),
+        (cli.proc != Kernel::None, Step::MountProc),
+        (cli.sys != Kernel::None, Step::MountSys),
+        (own_dev, Step::MountDev),
+        (own_uts && own_dev, Step::NameHost),
         (has_volumes.iter().any(|number| *number > 0), Step::MountVolumes),
-        (!cli.no_mask && !cli.privileged, Step::MaskPaths),
+        (own_dev && !cli.no_mask && !cli.privileged, Step::MaskPaths),
         (own_uts, Step::SetHostname),
         (true, Step::SwitchRoot),
     ]

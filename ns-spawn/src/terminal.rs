@@ -45,14 +45,16 @@ pub(crate) struct Outer {
 }
 
 impl Terminal {
-    pub(crate) fn choose(mode: Console) -> Result<Self, Error> {
+    /// `has_pts`: the container has a devpts to make one in.
+    pub(crate) fn choose(mode: Console, has_pts: bool) -> Result<Self, Error> {
         let own = || -> Result<Self, Error> {
             Ok(Self::Own { outer: Outer::look()?, stderr: isatty(stderr()) })
         };
         match mode {
-            Console::Auto if is_foreground_terminal() => own(),
+            Console::Auto if has_pts && is_foreground_terminal() => own(),
             Console::Auto => Ok(Self::Inherited { handed_over: false }),
-            Console::Pty => own(),
+            Console::Pty if has_pts => own(),
+            Console::Pty => Err(Error::new("a pty takes a /dev of the container's own")),
             Console::Inherit => Ok(Self::Inherited { handed_over: in_foreground(stdin().as_fd()) }),
             Console::None => Ok(Self::None),
         }
