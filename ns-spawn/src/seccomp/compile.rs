@@ -281,6 +281,7 @@ fn places(index: u8) -> [u32; 2] {
 pub(crate) mod tests {
     use super::*;
     use crate::seccomp::{built::NATIVE, default, profile::Rule};
+    use proptest::{collection::vec, prelude::*, sample::select};
 
     /// A system call as a filter sees it.
     #[derive(Debug, Clone, Copy)]
@@ -529,6 +530,82 @@ pub(crate) mod tests {
         let number = table.number(NATIVE, "read").unwrap();
         let call = Call::new(NATIVE, number, [7; 6]);
         assert_eq!(run(&compile(&profile, &table), &call).0, Action::Errno(6).code());
+    }
+
+    fn any_action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            select(vec![Action::Allow, Action::Log, Action::Trap, Action::KillProcess]),
+            (1_u16..200).prop_map(Action::Errno),
+        ]
+    }
+
+    /// Few values, so that they meet, in both halves.
+    fn any_value() -> impl Strategy<Value = u64> {
+        let half = || select(vec![0_u64, 1, 2, 38, 0x5412, 0x7fff_ffff, 0xffff_ffff]);
+        (half(), half()).prop_map(|(high, low)| high << 32 | low)
+    }
+
+    fn any_condition() -> impl Strategy<Value = Condition> {
+        let comparison = prop_oneof![
+            select(vec![
+                Comparison::Equal,
+                Comparison::NotEqual,
+                Comparison::Less,
+                Comparison::LessOrEqual,
+                Comparison::Greater,
+                Comparison::GreaterOrEqual,
+            ]),
+            any_value().prop_map(Comparison::MaskedEqual),
+        ];
+        (0_u8..6, comparison, any_value()).prop_map(|(index, comparison, value)| Condition {
+            index,
+            comparison,
+            value,
+        })
+    }
+
+    const NAMES: &[&str] =
+        &["read", "write", "open", "ioctl", "socketcall", "cacheflush", "openat2", "nosuch"];
+
+    fn any_rule() -> impl Strategy<Value = Rule<'static>> {
+        (vec(select(NAMES), 1..5), vec(any_condition(), 0..4), any_action())
+            .prop_map(|(names, conditions, action)| Rule { names, conditions, action })
+    }
+
+    proptest! {
+        #[test]
+        fn any_profile_does_what_its_words_say(
+            rules in vec(any_rule(), 0..60),
+            default in any_action(),
+            arguments in vec([(); 6].map(|()| any_value()), 20),
+        ) {
+            let table = Table::new();
+            for native in [Arch::X86_64, Arch::Aarch64] {
+                let arches = vec![native, native.compat()];
+                let profile = Profile { default, arches, rules: rules.clone() };
+                let program = compile(&profile, &table);
+                for arch in [native, native.compat()] {
+                    for number in NAMES.iter().filter_map(|name| table.number(arch, name)) {
+                        let mut about = about(&profile, arch, number, &table);
+                        about.retain(|rule| rule.action != default); // they say nothing new
+                        for arguments in &arguments {
+                            let call = Call::new(arch, number, *arguments);
+                            let expected = read(&about, default, &call);
+                            let returned = run(&program, &call).0;
+                            if types_at_a_terminal(&call, table.number(arch, "ioctl")) {
+                                prop_assert_eq!(returned, Action::Errno(EPERM).code());
+                            } else if let Some(expected) = expected {
+                                prop_assert_eq!(returned, expected.code(), "{:?}", call);
+                            } else {
+                                let absent = Action::Errno(ENOSYS).code();
+                                let newer = !default.permits() && returned == absent;
+                                prop_assert!(newer || returned == default.code(), "{:?}", call);
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// The filter says of every call what one made by seccompiler from the same words says.
