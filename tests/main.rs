@@ -16,5 +16,6 @@ mod http_server;
 mod netns_setup;
 mod ns_spawn;
 mod pty;
+mod rootfs_archives;
 mod rootfs_fetch;
 mod seccomp;

@@ -27,27 +27,32 @@ const BUILT_IN: &str = "60e216b60947653dc8989be3821380268315b99b2959c29882781541
 const REAL_PATH: &str = "/ubuntu-base/releases/20.04/release/ubuntu-base-20.04.5-base-amd64.tar.gz";
 
 /// A directory of a test's own, for the cache and for DEST.
-struct Place {
-    dir: TempDir,
+pub(crate) struct Place {
+    dir: PathBuf,
+    /// Removes it at the end, unless it is a part of another one.
+    _removed: Option<TempDir>,
 }
 
 impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir: dir.path().to_owned(), _removed: Some(dir) }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+    /// The directory `dir` of another place.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), _removed: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Run rootfs-fetch here, with a cache here.
     #[track_caller]
-    fn fetch(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn fetch(&self, args: &[&str]) -> Outcome {
         outcome(
-            tool("rootfs-fetch")
-                .current_dir(self.dir.path())
-                .args(["--cache-dir", "cache"])
-                .args(args),
+            tool("rootfs-fetch").current_dir(&self.dir).args(["--cache-dir", "cache"]).args(args),
         )
     }
 
@@ -59,8 +64,8 @@ impl Place {
     }
 
     /// What lies here, sorted.
-    fn names(&self) -> Vec<String> {
-        let names = fs::read_dir(self.dir.path()).unwrap();
+    pub(crate) fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(&self.dir).unwrap();
         let mut names: Vec<String> =
             names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -115,7 +120,7 @@ impl Archive {
     }
 }
 
-fn gzip(content: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(content).unwrap();
     encoder.finish().unwrap()
@@ -303,7 +308,7 @@ fn one_bit_of_the_sum_changed_is_a_refusal_for_a_file_and_for_standard_input_too
     assert_eq!(refused, failed(1, format!("{stderr}{sums}")));
 
     let mut command = tool("rootfs-fetch");
-    command.current_dir(place.dir.path()).args([
+    command.current_dir(&place.dir).args([
         "--from",
         "-",
         "--no-install",
@@ -324,7 +329,7 @@ fn standard_input_is_taken_with_the_right_sum() {
     need!(root());
     let (place, tarball) = (Place::new(), small_tarball());
     let mut command = tool("rootfs-fetch");
-    command.current_dir(place.dir.path()).args(["--from", "-", "--no-install", "--json"]);
+    command.current_dir(&place.dir).args(["--from", "-", "--no-install", "--json"]);
     command.args(["--sha256", &sha256(&tarball), "rootfs"]);
     let made = outcome_with_input(&mut command, &tarball).success();
     let path = place.path("rootfs");
@@ -713,7 +718,7 @@ impl Drop for Running {
 fn start(place: &Place, args: &[&str], sign: &str) -> Running {
     let log = place.path("log");
     let mut command = tool("rootfs-fetch");
-    command.current_dir(place.dir.path()).args(args).stdout(Stdio::null());
+    command.current_dir(&place.dir).args(args).stdout(Stdio::null());
     let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
     while !fs::read_to_string(&log).unwrap().contains(sign) {
         assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&log).unwrap());
@@ -727,7 +732,7 @@ fn processes_in(place: &Place) -> Vec<PathBuf> {
     let dirs = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let in_place = |dir: &PathBuf| {
         ["root", "cwd"].iter().any(|link| {
-            fs::read_link(dir.join(link)).is_ok_and(|path| path.starts_with(place.dir.path()))
+            fs::read_link(dir.join(link)).is_ok_and(|path| path.starts_with(&place.dir))
         })
     };
     dirs.filter(in_place).collect()
@@ -746,7 +751,7 @@ fn killed_while_apt_runs_it_leaves_no_process_and_no_mount_and_the_next_run_work
     while !processes_in(&place).is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
-    let in_place = place.dir.path().to_str().unwrap();
+    let in_place = place.dir.to_str().unwrap();
     assert!(!mounts.contains(in_place));
     assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(in_place));
     assert_eq!(place.names(), [".rootfs.partial", "log", "slow.tar"]);
@@ -776,7 +781,7 @@ fn killed_while_it_unpacks_it_leaves_no_dest_and_the_next_run_works() {
     let (place, archive) =
         (Place::new(), Archive::new().file("etc/motd", 0o644, b"hello\n").finish());
     let mut command = tool("rootfs-fetch");
-    command.current_dir(place.dir.path()).args(["--from", "-", "--no-install", "rootfs"]);
+    command.current_dir(&place.dir).args(["--from", "-", "--no-install", "rootfs"]);
     let mut child = Running(command.stdin(Stdio::piped()).spawn().unwrap());
     // The archive's end is held back, so it waits in the middle.
     child.0.stdin.as_mut().unwrap().write_all(&archive[..2560]).unwrap();
@@ -832,7 +837,7 @@ test -c /dev/null && test -d /dev/pts && test -d /sys/class && echo devices >>/f
 ";
     fs::write(rootfs.join("usr/bin/apt-get"), apt).unwrap();
     let mut command = tool("rootfs-fetch");
-    command.current_dir(place.dir.path()).args(["--install", "x", "rootfs"]);
+    command.current_dir(&place.dir).args(["--install", "x", "rootfs"]);
     outcome(command.env("HOST_SECRET", "x").env("http_proxy", "http://proxy:3128")).success();
     let expected = format!(
         "{}policy 101\npid1 rootfs-fetch: in its namespaces \nnone noninteractive http://proxy:3128\ndevices\n",
