@@ -435,12 +435,12 @@ fn a_failure_half_way_is_undone() {
         (
             "mount --bind /etc /etc; mount -o remount,ro,bind /etc",
             "cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)",
-            "12 changes",
+            "13 changes",
         ),
         (
             "mount --bind /proc/sys/net /proc/sys/net; mount -o remount,ro,bind /proc/sys/net",
             "cannot write '/proc/sys/net/ipv4/ip_forward': Read-only file system (EROFS)",
-            "3 changes",
+            "4 changes",
         ),
     ] {
         let host = host();
@@ -540,7 +540,7 @@ fn what_up_replaces_comes_back_when_it_fails() {
     host.sh("mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
     let expected = "\
 netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
-  undone: 12 changes; the host is as it was
+  undone: 11 changes; the host is as it was
 ";
     assert_eq!(up(&host, &["--dns", "192.0.2.9"]), refused(1, expected));
     assert_eq!(everything(&host), before);
@@ -568,7 +568,6 @@ fn a_link_that_cannot_be_made_anew_is_named() {
 netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
   undone: 12 changes
   left behind: interface 'veth_host' is gone
-  left behind: forwarding (net.ipv4.ip_forward) is off
 ";
     let outcome = up(&host, &["--dns", "192.0.2.9"]);
     holder.kill().unwrap();
@@ -709,6 +708,21 @@ fn exec_tells_its_own_failures_from_the_commands() {
     }
     assert_eq!(host.run("netns-setup", &["exec", "demo"]).code, 125);
     assert_eq!(host.run("netns-setup", &["exec", "--bogus"]).code, 125);
+}
+
+#[test]
+fn a_namespace_deleted_by_hand_is_cleaned_up_after() {
+    need!(root() && installed("nft"));
+    let host = host();
+    let before = everything(&host);
+    for verb in [&["down"][..], &["gc"]] {
+        up(&host, &["--nat"]).success();
+        host.sh("ip netns delete container_network_ns; while ip link show veth_host; do sleep 0.01; done")
+            .success();
+        host.run("netns-setup", verb).success();
+        assert_eq!(everything(&host), before);
+        assert_eq!(host.run("netns-setup", verb), done(""));
+    }
 }
 
 #[test]
@@ -957,7 +971,7 @@ fn a_result_that_does_not_arrive_undoes_all() {
     let before = everything(&host);
     let expected = "\
 netns-setup: cannot write to standard output: No space left on device (ENOSPC)
-  undone: 13 changes; the host is as it was
+  undone: 14 changes; the host is as it was
 ";
     for option in ["--verbose", "--json"] {
         let line = format!("{} up {option} >/dev/full", tool_path("netns-setup").display());

@@ -159,7 +159,7 @@ fn left_behind(step: &Step) -> String {
         Step::AddBridge { bridge, .. } => format!("interface '{bridge}'"),
         Step::AddVeth { pair, .. } => format!("interface '{}'", pair.host_link),
         Step::DeleteLink { link, .. } => format!("interface '{link}'"),
-        Step::Forward { .. } | Step::ReleaseForwarding { .. } => {
+        Step::Forward { .. } | Step::ReleaseForwarding { .. } | Step::ForgetForwarding => {
             "forwarding (net.ipv4.ip_forward), which was off".into()
         }
         Step::ReplaceNat { netns, .. } | Step::DeleteNat { netns, .. } => {

@@ -26,16 +26,35 @@ pub(crate) fn set(on: bool) -> Result<(), Error> {
 /// The lock keeps another run from marking its link between our look and our writing.
 pub(crate) fn release(host: &Netlink, link: &str) -> Result<(), Error> {
     let _lock = netns::lock_dir()?;
-    let marks: Vec<(String, Mark)> = host
-        .links()?
-        .into_iter()
-        .filter_map(|link| Some((link.name, Mark::read(&link.alias)?)))
-        .filter(|(_, mark)| mark.forwarding_was_off)
-        .collect();
+    let marks = marks(host)?;
     let Some((_, own)) = marks.iter().find(|(name, _)| name == link) else { return Ok(()) };
-    if marks.len() == 1 {
-        set(false)?;
+    let others = marks.iter().filter(|(name, mark)| name != link && *mark != Mark::host());
+    if others.count() == 0 {
+        put_back(host, &marks)?;
     }
     let spent = Mark { forwarding_was_off: false, ..own.clone() };
     host.set_alias(link, &spent.to_string())
+}
+
+/// Put forwarding back where only the host's `lo` still says that it was off: somebody has deleted the link
+/// that said so too.
+pub(crate) fn forget(host: &Netlink) -> Result<(), Error> {
+    let _lock = netns::lock_dir()?;
+    match &marks(host)?[..] {
+        [only] if only.1 == Mark::host() => put_back(host, std::slice::from_ref(only)),
+        _ => Ok(()),
+    }
+}
+
+/// The links, with their marks, that say that forwarding was off.
+fn marks(host: &Netlink) -> Result<Vec<(String, Mark)>, Error> {
+    let links = host.links()?.into_iter();
+    let marks = links.filter_map(|link| Some((link.name, Mark::read(&link.alias)?)));
+    Ok(marks.filter(|(_, mark)| mark.forwarding_was_off).collect())
+}
+
+fn put_back(host: &Netlink, marks: &[(String, Mark)]) -> Result<(), Error> {
+    set(false)?;
+    let mut lo = marks.iter().filter(|(_, mark)| *mark == Mark::host());
+    lo.try_for_each(|(name, _)| host.set_alias(name, ""))
 }

@@ -5,7 +5,7 @@ use crate::{
     address::netns_name,
     cli, dns,
     error::{self, Error},
-    firewall,
+    firewall, forwarding,
     kernel::{Asks, Host},
     mark::Mark,
     nat,
@@ -54,6 +54,9 @@ pub(crate) fn collect(gc: &cli::Gc) -> Result<ExitCode, Error> {
         }
         Netlink::open()?.delete_link(&bridge)?;
         done.push(bridge);
+    }
+    if !gc.trial.dry_run {
+        forwarding::forget(&Netlink::open()?)?;
     }
     if gc.trial.verbose && done.is_empty() {
         error::note("nothing to do");

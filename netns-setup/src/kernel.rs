@@ -146,6 +146,7 @@ impl Host {
             Step::Mark { link, mark, .. } => self.mark(link, &mark.to_string()),
             Step::Forward { .. } => forwarding::set(true),
             Step::ReleaseForwarding { link, .. } => forwarding::release(&self.netlink, link),
+            Step::ForgetForwarding => forwarding::forget(&self.netlink),
             Step::SetMac { end, mac, .. } => self.netlink(end)?.set_mac(&end.link, *mac),
             Step::SetMtu { end, mtu, .. } => self.netlink(end)?.set_mtu(&end.link, *mtu),
             Step::AddAddress { end, cidr } => self.netlink(end)?.replace_address(&end.link, *cidr),
@@ -203,7 +204,8 @@ impl Kernel for Host {
             }
             Step::AddVeth { pair, .. } => self.netlink.delete_link(&pair.host_link),
             Step::Mark { link, before, .. } => self.mark(link, before),
-            Step::Forward { link } => forwarding::release(&self.netlink, link),
+            Step::Forward { before: true, .. } => Ok(()),
+            Step::Forward { link, .. } => forwarding::release(&self.netlink, link),
             Step::SetMac { end, before, .. } => self.netlink(end)?.set_mac(&end.link, *before),
             Step::SetMtu { end, before, .. } => self.netlink(end)?.set_mtu(&end.link, *before),
             Step::AddAddress { end, cidr } => {
@@ -244,7 +246,8 @@ impl Kernel for Host {
                 if *last { forwarding::set(true) } else { Ok(()) }
             }
             // It changed nothing; and steps of `down`, which is not undone.
-            Step::MarkBridge { .. }
+            Step::ForgetForwarding
+            | Step::MarkBridge { .. }
             | Step::AwaitCarrier { .. }
             | Step::DeleteNetns { .. }
             | Step::LeaveNetns { .. } => Ok(()),

@@ -33,6 +33,11 @@ impl Mark {
         Self { netns: netns.into(), ..Self::default() }
     }
 
+    /// What is written on the host's `lo`, which nobody can delete: that forwarding was off before ours came.
+    pub(crate) fn host() -> Self {
+        Self { forwarding_was_off: true, ..Self::default() }
+    }
+
     /// Read an ifalias. A stranger's is none, and so is one that says more than we know.
     pub(crate) fn read(alias: &str) -> Option<Self> {
         let mut words = alias.strip_prefix(PREFIX)?.split(' ');

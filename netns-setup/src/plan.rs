@@ -266,7 +266,8 @@ impl<'a> Planner<'a> {
         };
         let good = own.iter().find(good).copied();
         for link in own.iter().filter(|link| Some(**link) != good) {
-            if let Some(mark) = self.state.mark(link).filter(|mark| mark.forwarding_was_off) {
+            let mark = self.state.mark(link).filter(|mark| mark.forwarding_was_off);
+            if let Some(mark) = mark.filter(|_| self.state.host_mark().is_none()) {
                 // The mark on the new link takes over what this one's says.
                 let (link, last) = (link.name.clone(), !self.state.others_need_forwarding());
                 self.add(Step::ReleaseForwarding { link, mark, last });
@@ -363,7 +364,10 @@ impl<'a> Planner<'a> {
         let own_says =
             own.iter().filter_map(|link| self.state.mark(link)).any(|mark| mark.forwarding_was_off);
         // Where another of ours switched it on it was off, and the last one down restores it.
-        let was_off = own_says || !self.state.forwarding || self.state.others_need_forwarding();
+        let was_off = own_says
+            || !self.state.forwarding
+            || self.state.others_need_forwarding()
+            || self.state.host_mark().is_some();
         let netns = self.wanted.netns.clone();
         let mark = Mark {
             netns: netns.clone(),
@@ -386,10 +390,15 @@ impl<'a> Planner<'a> {
         if old != mark {
             self.add(Step::Mark { link: link.clone(), mark: mark.clone(), before });
         }
+        let lo = self.state.host.link("lo").filter(|lo| lo.alias.is_empty());
+        if let Some(lo) = lo.filter(|_| forward && was_off) {
+            let (link, before) = (lo.name.clone(), String::new());
+            self.add(Step::Mark { link, mark: Mark::host(), before });
+        }
         // Also where it is on already: a 'down' of another name may be about to switch it off.
         let newly = mark.forwarding_was_off && !old.forwarding_was_off;
         if forward && (!self.state.forwarding || newly) {
-            self.add(Step::Forward { link });
+            self.add(Step::Forward { link, before: self.state.forwarding });
         }
     }
 
@@ -617,6 +626,9 @@ pub(crate) fn remove(state: &State) -> Plan {
             steps.push(Step::ReleaseForwarding { link, mark, last });
         }
         steps.push(Step::DeleteLink { link: link_name, restore: None });
+    }
+    if state.host_mark().is_some() && !state.others_need_forwarding() {
+        steps.push(Step::ForgetForwarding);
     }
     for bridge in state.idle_bridges() {
         steps.push(Step::DeleteLink { link: bridge.name.clone(), restore: None });

@@ -104,6 +104,12 @@ impl State {
     /// Whether another network of ours found forwarding off when it came.
     pub(crate) fn others_need_forwarding(&self) -> bool {
         let marks = self.host.links.iter().filter_map(|link| Mark::read(&link.alias));
-        marks.filter(|mark| mark.netns != self.netns).any(|mark| mark.forwarding_was_off)
+        let mut others = marks.filter(|mark| mark.netns != self.netns && *mark != Mark::host());
+        others.any(|mark| mark.forwarding_was_off)
+    }
+
+    /// The host's own `lo`, if it says that forwarding was off.
+    pub(crate) fn host_mark(&self) -> Option<&Link> {
+        self.host.link("lo").filter(|lo| Mark::read(&lo.alias) == Some(Mark::host()))
     }
 }

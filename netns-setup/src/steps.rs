@@ -57,7 +57,7 @@ pub(crate) enum Step {
     /// Write on the host end whose it is.
     Mark { link: String, mark: Mark, before: String },
     /// Let the host forward.
-    Forward { link: String },
+    Forward { link: String, before: bool },
     /// Set a MAC address.
     SetMac { end: End, mac: Mac, before: Mac },
     /// Set an MTU.
@@ -86,6 +86,8 @@ pub(crate) enum Step {
     DeleteDns { netns: String, before: String },
     /// Put forwarding back, if this link's network is the `last` that needs it.
     ReleaseForwarding { link: String, mark: Mark, last: bool },
+    /// Put forwarding back, if no link needs it any more.
+    ForgetForwarding,
     /// Take the name from a namespace that we made.
     DeleteNetns { netns: String },
     /// Take our mark from a namespace that was there before us.
@@ -155,6 +157,9 @@ impl fmt::Display for Step {
                 let off = if *last { "echo 0 > /proc/sys/net/ipv4/ip_forward && " } else { "" };
                 let spent = Mark { forwarding_was_off: false, ..mark.clone() };
                 write!(f, "{off}ip link set {link} alias '{spent}'")
+            }
+            Self::ForgetForwarding => {
+                write!(f, "echo 0 > /proc/sys/net/ipv4/ip_forward && ip link set lo alias ''")
             }
             Self::DeleteNetns { netns } => write!(f, "ip netns delete {netns}"),
             Self::LeaveNetns { netns } => write!(f, "ip -n {netns} link set lo alias ''"),
@@ -235,7 +240,9 @@ impl Step {
             Self::DeleteDns { netns, .. } => {
                 format!("'{}' is not wanted", dns::path(netns).display())
             }
-            Self::ReleaseForwarding { .. } => "forwarding is not needed".into(),
+            Self::ReleaseForwarding { .. } | Self::ForgetForwarding => {
+                "forwarding is not needed".into()
+            }
             Self::DeleteNetns { netns } | Self::LeaveNetns { netns } => {
                 format!("network namespace '{netns}' is not wanted")
             }
@@ -315,7 +322,7 @@ mod tests {
         [
             Step::AddNetns { netns: "demo".into() },
             Step::SetUp { end },
-            Step::Forward { link: "h".into() },
+            Step::Forward { link: "h".into(), before: false },
         ]
     }
 
