@@ -635,17 +635,130 @@ fn command_dies_with_a_killed_supervisor_and_the_next_run_clears_up() {
 fn killed_at_any_moment_the_next_run_works_and_leaves_nothing() {
     need!(root() && controller("pids"));
     let scratch = Scratch::new("moments");
-    for step in 0..20 {
+    let run = |tail: &[&str]| {
         let mut command = tool("cgroup-apply");
-        command.args(["run", "--pids-max", "7", "--cpu-max", "50%", &scratch.name, "--", "true"]);
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(step * 400));
+        command.args(["run", "--pids-max", "7", "--cpu-max", "50%", "--cpuset-cpus", "0"]);
+        command.arg(format!("{}/x", scratch.name)).arg("--").args(tail);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    // From before its first step to after its last one.
+    let began = Instant::now();
+    run(&["true"]).status().unwrap();
+    let whole = began.elapsed() * 5 / 4;
+    let mut moments = Moments::new();
+    for _ in 0..50 {
+        let moment = moments.below(whole);
+        let mut child = run(&["sh", "-c", "setsid sleep 1000 & exec true"]).spawn().unwrap();
+        std::thread::sleep(moment);
         drop(child.kill());
         child.wait().unwrap();
-        let outcome = scratch.run(&["run", "--pids-max", "8", "{}", "--", "echo", "works"]);
+        let outcome = scratch.run(&["run", "--pids-max", "8", "{}/x", "--", "echo", "works"]);
         says(&outcome, 0, "works\n", "");
-        assert_eq!(scratch.dirs(), [] as [PathBuf; 0], "after {step}");
+        assert_eq!(scratch.dirs(), [] as [PathBuf; 0], "after {moment:?} of {whole:?}");
     }
+}
+
+/// Random moments, others in each run of the tests.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Self {
+        use std::hash::{BuildHasher as _, RandomState};
+        Self(RandomState::new().hash_one(0) | 1)
+    }
+
+    fn below(&mut self, whole: Duration) -> Duration {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        whole * u32::try_from(self.0 % 1000).unwrap() / 1000
+    }
+}
+
+#[test]
+fn delete_tells_the_truth_about_whatever_there_is() {
+    need!(root() && controller("pids"));
+    let scratch = Scratch::new("truth");
+    let all = mounts();
+    // In one hierarchy, in each other one, in all of them; with cgroups below.
+    for only in (0..all.len()).map(Some).chain([None]) {
+        let is_limiting = |(_, controllers): &&(PathBuf, Vec<String>)| {
+            !controllers.iter().any(|controller| controller.contains('='))
+        };
+        let chosen = all.iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at));
+        for (mount, _) in chosen.map(|(_, mount)| mount).filter(is_limiting) {
+            fs::create_dir_all(mount.join(&scratch.name).join("a/b")).unwrap();
+        }
+        says(&scratch.run(&["delete", "{}"]), 0, "", "");
+        assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+    }
+
+    // While runs come and go: 0 is only said when nothing is there.
+    let name = &scratch.name;
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(|| {
+            for _ in 0..20 {
+                let outcome = run("cgroup-apply", &["run", "--pids-max", "9", name, "--", "true"]);
+                assert!([0, 125, 137].contains(&outcome.code), "{outcome:?}");
+            }
+        });
+        while !runs.is_finished() {
+            let outcome = run("cgroup-apply", &["delete", "--kill", name]);
+            assert!([0, 1].contains(&outcome.code), "{outcome:?}");
+        }
+    });
+    says(&scratch.run(&["delete", "--kill", "{}"]), 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn five_hundred_cgroups_cost_the_last_one_no_more_than_the_first() {
+    need!(root() && controller("pids") && crate::support::installed("strace"));
+    let scratch = Scratch::new("many-groups");
+    scratch.run(&["create", "{}"]).success();
+    let dir = tempfile::tempdir().unwrap();
+    let calls = |args: &[&str]| {
+        let list = dir.path().join("calls");
+        let mut strace = std::process::Command::new("strace");
+        strace.arg("--output").arg(&list).arg(crate::support::tool_path("cgroup-apply")).args(args);
+        outcome(&mut strace).success();
+        fs::read_to_string(&list).unwrap().lines().count()
+    };
+    let nth = |n: usize| format!("{}/g{n}", scratch.name);
+    let create = |name: &str| calls(&["create", "--pids-max", "9", name]);
+    let delete = |name: &str| calls(&["delete", name]);
+    let first = (create(&nth(1000)), delete(&nth(1000)));
+    std::thread::scope(|scope| {
+        for half in [0, 250] {
+            let nth = &nth;
+            scope.spawn(move || {
+                for n in half..half + 250 {
+                    run("cgroup-apply", &["create", "--pids-max", "9", &nth(n)]).success();
+                }
+            });
+        }
+    });
+    // A few may differ: the list of mounts is longer while other tests run.
+    let last = (create(&nth(1000)), delete(&nth(1000)));
+    assert!(
+        last.0 <= first.0 + 20 && last.1 <= first.1 + 20,
+        "{last:?} system calls after {first:?}"
+    );
+    for n in 0..500 {
+        run("cgroup-apply", &["delete", &nth(n)]).success();
+    }
+    assert_eq!(
+        fs::read_dir(scratch.dir("pids"))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .count(),
+        0
+    );
+    says(&scratch.run(&["delete", "{}"]), 0, "", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
 }
 
 #[test]

@@ -225,12 +225,13 @@ fn unescape(field: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
     /// A host with these files.
-    fn host(files: &[(&str, &str)]) -> TempDir {
+    pub(crate) fn host(files: &[(&str, &str)]) -> TempDir {
         let root = TempDir::new().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);
@@ -240,7 +241,7 @@ mod tests {
         root
     }
 
-    fn v2() -> TempDir {
+    pub(crate) fn v2() -> TempDir {
         host(&[
             (
                 "proc/self/mountinfo",
@@ -252,7 +253,7 @@ mod tests {
         ])
     }
 
-    fn v1() -> TempDir {
+    pub(crate) fn v1() -> TempDir {
         host(&[
             (
                 "proc/self/mountinfo",
@@ -266,7 +267,7 @@ mod tests {
         ])
     }
 
-    fn hybrid() -> TempDir {
+    pub(crate) fn hybrid() -> TempDir {
         host(&[
             (
                 "proc/self/mountinfo",
@@ -276,6 +277,30 @@ mod tests {
             ("proc/self/cgroup", "8:pids:/\n0::/\n"),
             ("sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n"),
         ])
+    }
+
+    proptest! {
+        #[test]
+        fn no_mountinfo_and_no_membership_is_too_strange(line in "\\PC*", own in "[./a-z:]*") {
+            drop(Mount::parse(&line));
+            drop(Mount::parse(&format!("1 2 0:3 / /x rw - cgroup2 c {line}")));
+            drop(unescape(&line));
+            // Whatever the kernel or a namespace makes of our own cgroup, nothing above the mount is meant.
+            let place = locate(Path::new("/"), Path::new("/mnt"), &own);
+            prop_assert!(place.starts_with("/mnt"));
+            prop_assert!(place.components().all(|part| part != Component::ParentDir));
+        }
+
+        #[test]
+        fn what_the_kernel_escapes_is_read_back(path in "[ -~\\t\\n]{1,40}") {
+            // seq_path() of the kernel escapes these.
+            let escape = |byte: u8| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}"),
+                _ => char::from(byte).to_string(),
+            };
+            let escaped: String = path.bytes().map(escape).collect();
+            prop_assert_eq!(unescape(&escaped), PathBuf::from(path));
+        }
     }
 
     #[test]

@@ -620,6 +620,54 @@ pub(crate) fn human(bytes: u64) -> String {
 mod tests {
     use super::*;
     use Version::{V1, V2};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC*") {
+            drop(text.parse::<Name>());
+            drop(text.parse::<PidsMax>());
+            drop(text.parse::<Size>());
+            drop(text.parse::<CpuMax>());
+            drop(text.parse::<List>());
+            drop(text.parse::<IoMax>());
+            drop(text.parse::<HugeTlbMax>());
+            drop(text.parse::<Setting>());
+            for check in [Check::Same, BYTES, Check::Device, Check::List, Check::Told] {
+                drop(Write::new("f", &text, check).verdict(&text));
+            }
+        }
+
+        #[test]
+        fn a_name_never_leads_out(text in "[./a]{0,12}") {
+            if let Ok(name) = text.parse::<Name>() {
+                let parts: Vec<_> = name.path().components().collect();
+                prop_assert!(!parts.is_empty());
+                prop_assert!(parts.iter().all(|part| matches!(part, std::path::Component::Normal(_))));
+                prop_assert_eq!(name.lineage().len(), parts.len());
+            }
+        }
+
+        #[test]
+        fn every_size_means_what_it_says(number in 1_u64..1 << 20, unit in 0_usize..5) {
+            let (letter, shift) = [("", 0), ("K", 10), ("M", 20), ("G", 30), ("T", 40)][unit];
+            let expected = Some(Size::Bytes(number << shift)).filter(|_| number << shift >> shift == number);
+            prop_assert_eq!(format!("{number}{letter}").parse().ok(), expected);
+            prop_assert!(human(number << shift).parse() == Ok(Size::Bytes(number << shift)));
+        }
+
+        #[test]
+        fn cpus_and_shares_are_the_same_thing(hundredths in 1_u64..10_000) {
+            let cpus = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            prop_assert_eq!(cpus.parse::<CpuMax>(), format!("{hundredths}%").parse::<CpuMax>());
+        }
+
+        #[test]
+        fn a_list_is_its_set(set in prop::collection::btree_set(0_u16..300, 1..20)) {
+            let text = set.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+            prop_assert_eq!(expand(&text), Some(set));
+        }
+    }
 
     const GIB: u64 = 1 << 30;
 

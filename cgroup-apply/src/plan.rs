@@ -415,3 +415,125 @@ pub(crate) fn quote(word: impl AsRef<OsStr>) -> String {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cli::{Cli, Verb},
+        hierarchy::tests::{host, hybrid, v1, v2},
+    };
+    use clap::Parser as _;
+    use tempfile::TempDir;
+
+    /// What `create` with these words would do on this host, whose root directory is left out.
+    fn planned(root: &TempDir, words: &[&str]) -> String {
+        let words = ["cgroup-apply", "create"].iter().chain(words);
+        let Verb::Create(args) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+        let tree = Tree::read(root.path(), true).unwrap();
+        let said = match Plan::new(&tree, &args.name, &args.limits, false, &[]) {
+            Ok(plan) => plan.script(None).join("\n"),
+            Err(err) => err.to_string(),
+        };
+        said.replace(root.path().to_str().unwrap(), "")
+    }
+
+    #[test]
+    fn on_v2_controllers_are_handed_down_the_path() {
+        let words = ["--pids-max", "9", "--memory-max", "1G", "--cpu-max", "1.5", "a/b"];
+        assert_eq!(
+            planned(&v2(), &words),
+            "echo '+cpu +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/a\n\
+             echo '+cpu +memory +pids' > /sys/fs/cgroup/a/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/a/b\n\
+             echo 9 > /sys/fs/cgroup/a/b/pids.max\n\
+             echo 1073741824 > /sys/fs/cgroup/a/b/memory.max\n\
+             echo '150000 100000' > /sys/fs/cgroup/a/b/cpu.max"
+        );
+    }
+
+    #[test]
+    fn on_v1_each_limit_goes_to_its_own_hierarchy() {
+        assert_eq!(
+            planned(&v1(), &["--pids-max", "9", "--cpu-max", "50%", "x"]),
+            "mkdir /sys/fs/cgroup/freezer/x\n\
+             mkdir '/sys/fs/cgroup/a b/x'\n\
+             mkdir /sys/fs/cgroup/cpu,cpuacct/x\n\
+             echo 9 > '/sys/fs/cgroup/a b/x/pids.max'\n\
+             echo -1 > /sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us\n\
+             echo 100000 > /sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us\n\
+             echo 50000 > /sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us"
+        );
+    }
+
+    #[test]
+    fn a_hybrid_host_has_both() {
+        assert_eq!(
+            planned(&hybrid(), &["--pids-max", "9", "--hugetlb-max", "2M=4M", "x"]),
+            "echo +hugetlb > /sys/fs/cgroup/unified/cgroup.subtree_control\n\
+             mkdir /sys/fs/cgroup/unified/x\n\
+             mkdir /sys/fs/cgroup/pids/x\n\
+             echo 9 > /sys/fs/cgroup/pids/x/pids.max\n\
+             echo 4194304 > /sys/fs/cgroup/unified/x/hugetlb.2MB.max"
+        );
+    }
+
+    #[test]
+    fn in_a_container_its_own_processes_make_room() {
+        let root = host(&[
+            ("proc/self/mountinfo", "50 49 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n"),
+            ("proc/self/cgroup", "0::/\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "pids\n"),
+            ("sys/fs/cgroup/cgroup.type", "domain\n"),
+            ("sys/fs/cgroup/cgroup.procs", "1\n12\n"),
+        ]);
+        let leaf = "/sys/fs/cgroup/.leaf";
+        assert_eq!(
+            planned(&root, &["--pids-max", "9", "x"]),
+            format!(
+                "mkdir --parents {leaf}; for pid in $(cat /sys/fs/cgroup/cgroup.procs); do echo $pid > {leaf}/cgroup.procs; done\n\
+                 echo +pids > /sys/fs/cgroup/cgroup.subtree_control\n\
+                 mkdir /sys/fs/cgroup/x\n\
+                 echo 9 > /sys/fs/cgroup/x/pids.max"
+            )
+        );
+    }
+
+    #[test]
+    fn a_cgroup_in_between_with_processes_does_not() {
+        let root = v2();
+        let between = root.path().join("sys/fs/cgroup/a");
+        fs::create_dir(&between).unwrap();
+        for (file, text) in [("cgroup.type", "domain\n"), ("cgroup.procs", "12\n")] {
+            fs::write(between.join(file), text).unwrap();
+        }
+        assert_eq!(
+            planned(&root, &["--pids-max", "9", "a/b"]),
+            "cannot enable pids below '/sys/fs/cgroup/a': it has 1 process of its own\n  \
+             hint: on cgroup v2 only a cgroup without processes hands controllers on: move them to one below it"
+        );
+    }
+
+    #[test]
+    fn what_is_in_effect_is_not_done_again() {
+        let root = v2();
+        let dir = root.path().join("sys/fs/cgroup");
+        fs::create_dir(dir.join("x")).unwrap();
+        fs::write(dir.join("cgroup.subtree_control"), "cpu pids\n").unwrap();
+        fs::write(dir.join("x/pids.max"), "9\n").unwrap();
+        fs::write(dir.join("x/cpu.max"), "max 100000\n").unwrap();
+        assert_eq!(
+            planned(&root, &["--pids-max", "9", "--cpu-max", "2", "x"]),
+            "echo '200000 100000' > /sys/fs/cgroup/x/cpu.max"
+        );
+    }
+
+    #[test]
+    fn words_are_quoted_as_a_shell_takes_them() {
+        assert_eq!(quote("a/b.c-1=2"), "a/b.c-1=2");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}

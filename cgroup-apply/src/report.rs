@@ -434,6 +434,18 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_interface_file_is_too_strange(text in "(\\PC|\\n)*", word in "[a-z]{0,4}") {
+            let word: &'static str = word.leak();
+            for form in [Whole, Key(word), Words(word), Fields(word, word)] {
+                std::hint::black_box(form.number(&text));
+            }
+            prop_assert!(Key("k").number(&format!("{text}\nk 7\n")).is_some());
+        }
+    }
 
     #[test]
     fn numbers_are_found_in_every_form_the_kernel_writes() {
