@@ -1233,3 +1233,51 @@ fn a_command_that_shares_the_terminal_stops_and_goes_on_with_its_job() {
     pty.enter("echo rc=${PIPESTATUS[0]}\n");
     pty.see("rc=130\r\n");
 }
+
+#[test]
+fn a_command_that_was_handed_the_terminal_stops_and_goes_on_with_its_job() {
+    need!(root());
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-i"]).env("PS1", "outer> ");
+    let mut pty = Pty::start(&command, 24, 80);
+    pty.see("outer> ");
+    let (program, rootfs) = (tool_path("ns-spawn"), busybox_rootfs());
+    let inside = "sleep 61011 | cat; echo inner=$?";
+    let line = format!(
+        "{} --root {} --console inherit -- sh -c '{inside}'",
+        program.display(),
+        rootfs.display()
+    );
+    pty.enter(&format!("{line}; echo outer=$?\n"));
+    pty.see("outer=$?\r\n");
+    thread::sleep(Duration::from_millis(500));
+    pty.enter("\x1a");
+    pty.see("Stopped");
+    pty.see("outer> ");
+    pty.enter("echo still''here\n");
+    pty.see("stillhere\r\n");
+    pty.see("outer> ");
+    pty.enter("fg\n");
+    pty.see("61011");
+    thread::sleep(Duration::from_millis(500));
+    pty.enter("\x03");
+    pty.see("outer> ");
+    pty.enter("echo rc=$?\n");
+    pty.see("rc=130\r\n");
+}
+
+#[test]
+fn where_user_namespaces_are_off_it_says_so() {
+    need!(root());
+    // In a user namespace of the test's own, in which there may be no further ones.
+    let line = format!(
+        "echo 0 >/proc/sys/user/max_user_namespaces; {} --userns --root {} -- true",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    let refused =
+        outcome(Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &line]));
+    let expected = "ns-spawn: cannot create the namespaces: No space left on device (ENOSPC)\n  hint: \
+                    user.max_user_namespaces is 0; what helps: sysctl user.max_user_namespaces=10000\n";
+    assert_eq!(refused, failure(125, expected.into()));
+}

@@ -17,7 +17,7 @@ use crate::{
 use nix::{libc, mount::MsFlags, sys::signal::SigSet};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::{AsFd as _, OwnedFd},
+    fd::{AsFd as _, AsRawFd as _, OwnedFd},
     process::{
         DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior,
         set_parent_process_death_signal, wait,
@@ -70,6 +70,8 @@ pub(crate) struct Given {
     pub(crate) supervisor: OwnedFd,
     /// Takes the pty's master to the supervisor; from there it says that the users are mapped.
     pub(crate) channel: Option<UnixStream>,
+    /// Tells the supervisor that COMMAND has stopped, where it has the foreground of the supervisor's terminal.
+    pub(crate) stops: Option<UnixStream>,
     /// The signal mask that ns-spawn was started with.
     pub(crate) mask: SigSet,
 }
@@ -105,9 +107,10 @@ struct Places {
 }
 
 /// Be init. The supervisor learns how it ended from `page`.
-pub(crate) fn run(plan: &Plan, given: Given, page: &Page) -> ! {
-    let status = match start(plan, given, page) {
-        Ok(command) => reap(command, page),
+pub(crate) fn run(plan: &Plan, mut given: Given, page: &Page) -> ! {
+    let stops = given.stops.take();
+    let status = match start(plan, given, stops.as_ref(), page) {
+        Ok(command) => reap(command, stops.as_ref(), page),
         Err(error) => {
             error.leave_on(page);
             1
@@ -117,9 +120,9 @@ pub(crate) fn run(plan: &Plan, given: Given, page: &Page) -> ! {
 }
 
 /// Set the container up and start COMMAND in it. The result is its PID.
-fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
+fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> Result<i32, Error> {
     die_with(&given.supervisor)?;
-    let Given { opened, supervisor, channel, mask } = given;
+    let Given { opened, supervisor, channel, mask, .. } = given;
     let opened = if let Some(opened) = opened {
         opened
     } else {
@@ -150,7 +153,7 @@ fn start(plan: &Plan, given: Given, page: &Page) -> Result<i32, Error> {
             sys::exit_now(1)
         }
         Side::Parent(command) => {
-            forget((places, terminal, supervisor))?;
+            forget((places, terminal, supervisor), stops)?;
             Ok(command)
         }
     }
@@ -187,30 +190,40 @@ pub(crate) fn hide() -> Result<(), Error> {
     Ok(())
 }
 
-/// Keep nothing but what reaping and passing signals on needs.
-fn forget<T>(owners: T) -> Result<(), Error> {
+/// Keep nothing but what reaping and passing signals on needs: of all descriptors at most `stops`.
+fn forget<T>(owners: T, stops: Option<&UnixStream>) -> Result<(), Error> {
     // Everything goes at once, the standard streams too: COMMAND alone decides how long they stay open. What
     // the values own must not be closed a second time.
     std::mem::forget(owners);
-    sys::close_from(0, false).attempt(|| "cannot close init's descriptors".into())?;
+    let kept = stops.map(|stops| stops.as_raw_fd().unsigned_abs());
+    sys::close_all_but(kept).attempt(|| "cannot close init's descriptors".into())?;
     security::limit_capabilities(CapabilitySet::KILL)
 }
 
 /// Reap, and pass on to COMMAND what the supervisor sends, until COMMAND ends. The kernel then kills the rest.
-fn reap(command: i32, page: &Page) -> i32 {
+fn reap(command: i32, stops: Option<&UnixStream>, page: &Page) -> i32 {
+    let mut options = WaitOptions::NOHANG;
+    options.set(WaitOptions::UNTRACED, stops.is_some());
     loop {
         let Ok(signal) = sys::wait_for_signal(None) else { continue }; // EINTR: stopped and continued
         if signal.number == libc::SIGCHLD {
-            while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-                if pid.as_raw_nonzero().get() == command {
-                    page.ended(status.as_raw());
-                    return 0;
+            while let Ok(Some((pid, status))) = wait(options) {
+                match (pid.as_raw_nonzero().get() == command, status.stopped(), stops) {
+                    (true, false, _) => {
+                        page.ended(status.as_raw());
+                        return 0;
+                    }
+                    // The supervisor stops, too, and its shell sees that. It is gone only when init goes.
+                    (true, true, Some(mut stops)) => drop(stops.write_all(&[1])),
+                    _ => {}
                 }
             }
         } else if signal.sent && signal.sender == 0 {
             // A sender of 0 is outside: the supervisor. What the container's own processes, or a terminal,
-            // send to process 1 is not for COMMAND. ESRCH: it ends just now.
-            sys::kill(command, signal.number).ok();
+            // send to process 1 is not for COMMAND. To go on is for the whole job that was stopped.
+            let job = signal.number == libc::SIGCONT && stops.is_some();
+            // ESRCH: it ends just now.
+            sys::kill(if job { -command } else { command }, signal.number).ok();
         }
     }
 }

@@ -26,10 +26,11 @@ use nix::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    process::{Pid, PidfdFlags, WaitOptions, WaitStatus, getpid, pidfd_open, waitpid},
+    process::{Pid, PidfdFlags, WaitOptions, WaitStatus, getpgrp, getpid, pidfd_open, waitpid},
+    termios::{tcgetpgrp, tcsetpgrp},
 };
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read as _, Write as _, stdin},
     os::unix::net::UnixStream,
     process::ExitCode,
     time::{Duration, Instant},
@@ -96,13 +97,17 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     let (mask, saved) = (take_signals()?, Saved::new());
     let page = Page::new().attempt(|| "cannot map a page".into())?;
     let own_terminal = matches!(job.terminal(), Terminal::Own { .. });
+    let hands_over = matches!(job, Job::New(plan, ..) if matches!(plan.terminal, Terminal::Inherited { handed_over: true }));
+    let stops = hands_over.then(UnixStream::pair).transpose();
+    let (stops, their_stops) = stops.attempt(|| "cannot make a socket pair".into())?.unzip();
     let maps_users = matches!(job, Job::New(_, Some(_), _));
     let pair =
         (own_terminal || maps_users || status.is_wanted()).then(UnixStream::pair).transpose();
     let (channel, theirs) = pair.attempt(|| "cannot make a socket pair".into())?.unzip();
     let (first, patience, direct) = match job {
         Job::New(plan, userns, patience) => {
-            let first = start(plan, userns.as_ref(), mask, &page, channel.as_ref(), theirs)?;
+            let first =
+                start(plan, userns.as_ref(), mask, &page, channel.as_ref(), (theirs, their_stops))?;
             (first, *patience, plan.as_pid_1)
         }
         Job::Join(join, patience) => {
@@ -113,6 +118,9 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     };
     job.command().passed.iter().for_each(|number| sys::close_number(*number));
     let shares_terminal = matches!(job.terminal(), Terminal::Inherited { .. });
+    if let Some(stops) = &stops {
+        sys::signal_on_input(stops).attempt(|| "cannot wait for COMMAND to stop".into())?;
+    }
     let mut supervisor = Supervisor {
         first,
         direct,
@@ -121,6 +129,8 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
         shares_terminal,
         patience,
         deadline: None,
+        saved,
+        stops,
     };
     let ended = supervisor.attend(channel.as_ref(), own_terminal, &page, status);
     let ended = match ended {
@@ -128,11 +138,11 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
         Err(error) => {
             supervisor.kill();
             supervisor.wait_for_first().ok(); // the first error is the one to tell
-            saved.put_back().ok();
+            supervisor.saved.put_back().ok();
             return Err(error);
         }
     };
-    saved.put_back().attempt(|| "cannot put the terminal back as it was".into())?;
+    supervisor.saved.put_back().attempt(|| "cannot put the terminal back as it was".into())?;
     supervisor.judge(&page, ended)
 }
 
@@ -151,13 +161,14 @@ fn start(
     mask: SigSet,
     page: &Page,
     ours: Option<&UnixStream>,
-    theirs: Option<UnixStream>,
+    (channel, stops): (Option<UnixStream>, Option<UnixStream>),
 ) -> Result<i32, Error> {
     let given = Given {
         // The kernel lets only who owns the mount namespace copy a mount: that is init's, with a new user one.
         opened: if userns.is_some() { None } else { Some(Opened::new(plan, false)?) },
         supervisor: own_pidfd()?,
-        channel: theirs,
+        channel,
+        stops,
         mask,
     };
     plan.clocks.map_or(Ok(()), Clocks::set)?;
@@ -167,8 +178,8 @@ fn start(
     let flags = u64::from(plan.namespaces.bits().cast_unsigned());
     let side = sys::clone_process(flags)
         .attempt(|| "cannot create the namespaces".into())
-        .map_err(|err| if userns.is_some() { check::explain_userns(err) } else { needs_root(err) })
-        .map_err(|err| err.hint_on(Errno::ENOSPC, "see /proc/sys/user/max_*_namespaces"))?;
+        .map_err(|err| err.hint_on(Errno::ENOSPC, "see /proc/sys/user/max_*_namespaces"))
+        .map_err(|err| if userns.is_some() { check::explain_userns(err) } else { needs_root(err) })?;
     match side {
         Side::Child => {
             close_other_end(ours);
@@ -221,6 +232,10 @@ struct Supervisor {
     /// How long a first SIGTERM may take to work.
     patience: Option<Duration>,
     deadline: Option<Instant>,
+    /// The terminal as it was found.
+    saved: Saved,
+    /// Where init tells that COMMAND, which has the terminal's foreground, has stopped.
+    stops: Option<UnixStream>,
 }
 
 impl Supervisor {
@@ -307,6 +322,7 @@ impl Supervisor {
         match signal.number {
             libc::SIGWINCH => relay.map_or(Ok(()), Relay::resize),
             libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => self.stop(signal, relay),
+            libc::SIGIO if self.stops.is_some() => self.stop_with_command(),
             libc::SIGURG | libc::SIGPIPE => Ok(()),
             // From a terminal: COMMAND, in the same process group, has got it already.
             libc::SIGINT | libc::SIGQUIT | libc::SIGHUP if self.shares_terminal && !signal.sent => {
@@ -336,6 +352,22 @@ impl Supervisor {
         }
         raise(Signal::SIGSTOP).attempt(|| "cannot stop".into())?;
         relay.map_or(Ok(()), Relay::go_raw)
+    }
+
+    /// COMMAND, in the foreground in our place, has stopped: let the caller's shell see it, and go on together.
+    fn stop_with_command(&self) -> Result<(), Error> {
+        let Some(mut stops) = self.stops.as_ref() else { return Ok(()) };
+        if !matches!(stops.read(&mut [0; 64]), Ok(1..)) {
+            return Ok(()); // nothing but its end
+        }
+        let attempt = || "cannot hand over the terminal".to_owned();
+        let job = tcgetpgrp(stdin()).attempt(attempt)?;
+        self.saved.put_back().attempt(attempt)?;
+        raise(Signal::SIGSTOP).attempt(|| "cannot stop".into())?;
+        if tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp()) {
+            tcsetpgrp(stdin(), job).attempt(attempt)?;
+        }
+        self.pass_on(libc::SIGCONT)
     }
 
     fn pass_on(&self, number: i32) -> Result<(), Error> {

@@ -89,13 +89,34 @@ pub(crate) fn kill(pid: i32, number: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, number) }).map(drop)
 }
 
-/// `close_range(2)`: let go of all descriptors from `first` on, at once or (`at_exec`) at the next exec.
-pub(crate) fn close_from(first: u32, at_exec: bool) -> Result<(), Errno> {
-    let flags = if at_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: takes no pointers. Descriptors owned by values of this process are closed only by init, which
-    // does not use or drop any of them afterwards (it ends in `exit_now`).
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
-    Errno::result(closed).map(drop)
+/// Have SIGIO sent to this process when there is something to read from `fd`, which no longer blocks (fcntl(2)).
+pub(crate) fn signal_on_input(fd: impl AsFd) -> Result<(), Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    let owner = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: takes no pointers.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETOWN, owner) })?;
+    // SAFETY: takes no pointers.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK) })
+        .map(drop)
+}
+
+/// Close all descriptors from `first` on at the next exec.
+pub(crate) fn close_at_exec(first: u32) -> Result<(), Errno> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Close all descriptors but `kept`, at once. Values that own one must have been forgotten.
+pub(crate) fn close_all_but(kept: Option<u32>) -> Result<(), Errno> {
+    match kept {
+        None => close_range(0, u32::MAX, 0),
+        Some(0) => close_range(1, u32::MAX, 0),
+        Some(kept) => close_range(0, kept - 1, 0).and_then(|()| close_range(kept + 1, u32::MAX, 0)),
+    }
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers. That nothing uses what is closed is for the two callers above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// seccomp(2), `SECCOMP_SET_MODE_FILTER`: put this thread, the only one, under the filter `program`.
