@@ -24,10 +24,11 @@ fn rootfs() -> TempDir {
     dir
 }
 
-/// Run `command` in a container on `rootfs`.
+/// Run `command` in a container on `rootfs`, in a session that has no terminal.
 #[track_caller]
 fn inside(rootfs: &TempDir, options: &[&str], command: &[&str]) -> Outcome {
-    let mut spawn = tool("ns-spawn");
+    let mut spawn = Command::new("setsid");
+    spawn.arg("--wait").arg(tool_path("ns-spawn")).stdin(Stdio::null());
     outcome(spawn.arg("--root").arg(rootfs.path()).args(options).arg("--").args(command))
 }
 
@@ -104,28 +105,30 @@ fn nothing_can_be_typed_at_a_terminal_of_the_caller() {
     need!(root());
     let rootfs = rootfs();
     let refused = "TIOCSTI on 0: EPERM\nTIOCSTI on 1: EPERM\nTIOCSTI on 2 and a bit above: EPERM\n\
-                   TIOCLINUX on 1: EPERM\n";
+                   TIOCLINUX on 1: EPERM\nTIOCSTI on 3: EPERM\nTIOCSTI on /dev/tty: ";
     let allowing = profile(rootfs.path(), r#"{ "defaultAction": "SCMP_ACT_ALLOW" }"#);
-    for options in [
-        "--console inherit",
-        "--console inherit --seccomp none",
-        "--console none --seccomp none",
-        "--console pty",
-        &format!("--console inherit --seccomp {allowing}"),
+    let allowing = format!("--console inherit --seccomp {allowing}");
+    // Without a controlling terminal there is nothing to open: ENXIO.
+    let (no_streams, gone) = ("</dev/null 2>&1 | cat", "errno 6");
+    for (options, streams, controlling) in [
+        ("--console inherit", "", "EPERM"),
+        ("--console inherit --seccomp none", "", "EPERM"),
+        ("--console none --seccomp none", "", gone),
+        ("--console pty", "", "EPERM"),
+        (&allowing, "", "EPERM"),
+        ("--seccomp none --privileged", no_streams, "EPERM"),
+        ("--seccomp none --console none --pass-fd 3", "3<>/dev/tty </dev/null 2>&1 | cat", gone),
     ] {
         let line = format!(
-            "{} --root {} {options} -- try typing; echo rc=$?; read x; echo got=$x",
+            "{} --root {} {options} -- try typing {streams}; echo rc=$?; read x; echo got=$x",
             tool_path("ns-spawn").display(),
             rootfs.path().display()
         );
         let mut command = Command::new("bash");
         command.args(["-c", &line]);
         let mut pty = Pty::start(&command, 24, 80);
-        assert_eq!(
-            pty.see("rc=0\r\n"),
-            format!("{refused}rc=0\n").replace('\n', "\r\n"),
-            "{options}"
-        );
+        let expected = format!("{refused}{controlling}\nrc=0\n").replace('\n', "\r\n");
+        assert_eq!(pty.see("rc=0\r\n"), expected, "{options}");
         pty.enter("hello\n");
         pty.see("got=hello\r\n");
     }

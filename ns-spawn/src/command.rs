@@ -154,10 +154,9 @@ impl Command {
         self.enter_workdir()?;
         sys::leave_session_keyring().attempt(|| "cannot leave the session keyring".into())?;
         self.scheduling.apply()?;
-        let own_terminal = matches!(terminal, Attached::Own { .. });
         if self.privileges.gain_more {
             // Without no_new_privs it takes CAP_SYS_ADMIN, which goes with the user.
-            self.filter.load(own_terminal)?;
+            self.filter.load(terminal, &self.passed)?;
         }
         self.privileges.limit()?;
         self.become_user()?;
@@ -177,7 +176,7 @@ impl Command {
             return Ok(());
         }
         // Last: from here on COMMAND's rules hold for this process as well.
-        self.filter.load(own_terminal)
+        self.filter.load(terminal, &self.passed)
     }
 
     /// Enter the working directory, and see that it is inside: CVE-2024-21626.

@@ -10,13 +10,19 @@ use crate::{
     cli::Cli,
     error::{Attempt as _, Error},
     security, sys,
+    terminal::Attached,
 };
 use built::{DEFAULT, NATIVE, TERMINAL_ONLY};
 pub(crate) use compile::Instruction;
 use compile::compile;
 use json::{Document, Machine};
 use nix::errno::Errno;
-use rustix::{stdio, thread::CapabilitySet};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    stdio,
+    termios::isatty,
+    thread::CapabilitySet,
+};
 use std::{borrow::Cow, ffi::OsStr, fs, path::Path};
 use syscalls::{Arch, Table};
 
@@ -76,13 +82,10 @@ impl Filter {
         Ok(Self { program: program.into(), flags, on_callers_terminal: false, shown })
     }
 
-    /// Put this process, and all that it becomes or starts, under the filter. With `own_terminal` its terminal
-    /// is the container's own, so that nobody else reads what is typed there.
-    pub(crate) fn load(&self, own_terminal: bool) -> Result<(), Error> {
-        let terminal = || {
-            [stdio::stdin(), stdio::stdout(), stdio::stderr()].iter().any(rustix::termios::isatty)
-        };
-        if self.on_callers_terminal && (own_terminal || !terminal()) {
+    /// Put this process, and all that it becomes or starts, under the filter. It has `terminal`, and the
+    /// descriptors `passed` of the caller's.
+    pub(crate) fn load(&self, terminal: &Attached, passed: &[u32]) -> Result<(), Error> {
+        if self.on_callers_terminal && !has_callers_terminal(terminal, passed) {
             return Ok(());
         }
         sys::load_filter(&self.program, self.flags)
@@ -97,6 +100,20 @@ impl Filter {
     pub(crate) fn shown(&self) -> &str {
         &self.shown
     }
+}
+
+/// Whether this process has a terminal that is not the container's own: as one of its streams, as another
+/// descriptor, or as its controlling terminal, which any process can open.
+fn has_callers_terminal(terminal: &Attached, passed: &[u32]) -> bool {
+    let [input, output, errors] = [stdio::stdin(), stdio::stdout(), stdio::stderr()].map(isatty);
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let controlling = || open("/dev/tty", flags, Mode::empty()).is_ok_and(isatty);
+    let from_caller = match terminal {
+        Attached::Own { stderr, .. } => !stderr && errors,
+        Attached::Inherited { .. } => input || output || errors || controlling(),
+        Attached::None => input || output || errors,
+    };
+    from_caller || passed.iter().any(|number| sys::duplicate(*number).is_ok_and(isatty))
 }
 
 /// Compile a profile in JSON. The result is its program and flags.

@@ -2,6 +2,7 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/keyctl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -246,6 +247,13 @@ static const struct call other[] = {
 #endif
 };
 
+static long type_at_controlling_terminal(const struct call *call)
+{
+	int terminal = open("/dev/tty", O_RDWR);
+	return terminal < 0 ? -1 : ioctl(terminal, call->args[0], "!");
+}
+
+static const struct call controlling = { "TIOCSTI on /dev/tty", 0, { TIOCSTI } };
 static const struct call threads = { "a thread", 0, { 0 } };
 #ifdef __x86_64__
 static const struct call getpid_32 = { "32-bit getpid", 20, { 0 } };
@@ -256,6 +264,7 @@ static const struct call typing[] = {
 	NAMED("TIOCSTI on 1", ioctl, 1, TIOCSTI, (long)"!"),
 	NAMED("TIOCSTI on 2 and a bit above", ioctl, 2, TIOCSTI | 1L << 32, (long)"!"),
 	NAMED("TIOCLINUX on 1", ioctl, 1, TIOCLINUX, (long)"\3"),
+	NAMED("TIOCSTI on 3", ioctl, 3, TIOCSTI, (long)"!"),
 };
 
 int main(int argc, char **argv)
@@ -274,6 +283,7 @@ int main(int argc, char **argv)
 #endif
 	} else if (!strcmp(what, "typing")) {
 		TRY_ALL(typing, call_native);
+		try(&controlling, type_at_controlling_terminal);
 	} else if (!strcmp(what, "getppid")) {
 		/* what a profile of the tests speaks of */
 		static const struct call call = CALL(getppid);
