@@ -99,14 +99,14 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
         .attempt(|| "cannot block signals".into())?;
 
     let group = Group::make(tree, &plan)?;
-    let before = Usage::read(tree, &args.name);
+    let before = Usage::read(tree, &args.name, report.is_some());
     let places = Place::existing(tree, &args.name);
     let child = match start(&places, &args.command, &inherited) {
         Ok(child) => child,
         Err(err) => return Err(group.undo(err)),
     };
     let status = wait(child, &arrivals, &group, args.timeout);
-    let used = Usage::read(tree, &args.name).since(&before);
+    let used = Usage::read(tree, &args.name, report.is_some()).since(&before);
     used.tell(tree, &args.name);
     if let (Ok(status), Some(report)) = (&status, report) {
         report.write(&used.json(&args.name, *status)).unwrap_or_else(|err| error::tell(&err));
