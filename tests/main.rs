@@ -13,6 +13,7 @@ mod container;
 mod contract;
 mod fixture;
 mod http_server;
+mod netns_faults;
 mod netns_setup;
 mod ns_spawn;
 mod pty;

@@ -4,7 +4,7 @@ use crate::support::{Host, Outcome, installed, outcome, outcome_with_input, root
 use serde_json::{Value, json};
 use std::process::Stdio;
 
-const NAME: &str = "container_network_ns";
+pub(crate) const NAME: &str = "container_network_ns";
 
 /// The lab's lines.
 const LAB: &str = "set -e
@@ -19,7 +19,7 @@ ip netns exec container_network_ns ip route add default via 192.168.10.1
 echo 1 > /proc/sys/net/ipv4/ip_forward";
 
 /// A host with an /etc of its own too, one resolver in it, and forwarding off.
-fn host() -> Host {
+pub(crate) fn host() -> Host {
     let host = Host::new();
     host.sh("set -e; cp -a /etc /run/etc; rm -f /run/etc/resolv.conf; rm -rf /run/etc/netns
         echo nameserver 192.0.2.53 > /run/etc/resolv.conf
@@ -28,19 +28,19 @@ fn host() -> Host {
     host
 }
 
-fn up(host: &Host, args: &[&str]) -> Outcome {
+pub(crate) fn up(host: &Host, args: &[&str]) -> Outcome {
     host.run("netns-setup", &[&["up"], args].concat())
 }
 
-fn down(host: &Host, args: &[&str]) -> Outcome {
+pub(crate) fn down(host: &Host, args: &[&str]) -> Outcome {
     host.run("netns-setup", &[&["down"], args].concat())
 }
 
-fn done(stdout: &str) -> Outcome {
+pub(crate) fn done(stdout: &str) -> Outcome {
     Outcome { code: 0, stdout: stdout.into(), stderr: String::new() }
 }
 
-fn refused(code: i32, stderr: &str) -> Outcome {
+pub(crate) fn refused(code: i32, stderr: &str) -> Outcome {
     Outcome { code, stdout: String::new(), stderr: stderr.into() }
 }
 
@@ -78,7 +78,7 @@ fn forwarding(host: &Host) -> String {
 }
 
 /// Everything that this tool may change on a host, but for link numbers.
-fn everything(host: &Host) -> String {
+pub(crate) fn everything(host: &Host) -> String {
     host.sh(
         "(ip -o link; ip -o address) | sed 's/^[0-9]*: //; s/@if[0-9]*//; s/ tentative//'; ip route
         cat /proc/sys/net/ipv4/ip_forward; nft list ruleset
@@ -190,6 +190,104 @@ fn the_dry_run_is_a_script_that_does_the_same() {
     let script = down(&by_script, &["--dry-run"]).success().stdout;
     by_script.sh(&format!("set -e\n{script}")).success();
     assert_eq!(everything(&by_script), before);
+}
+
+#[test]
+fn the_dry_run_is_a_script_whatever_is_asked_for() {
+    need!(root() && installed("nft") && installed("iptables"));
+    let (by_tool, by_script) = (host(), host());
+    let options: Vec<&str> = "--bridge br0 --mtu 1400 --publish 8080:80 --publish 53:53/udp --nat \
+        --forward-accept --dns 192.0.2.1 --dns 192.0.2.2 --host-addr 10.1.2.1/24 --host-addr fd00::1/64 \
+        --container-addr 10.1.2.2/24 --container-addr fd00::2/64 demo"
+        .split_whitespace()
+        .collect();
+    let inside = |host: &Host| {
+        let line = "(ip -n demo -o link; ip -n demo -o address; ip -n demo route; ip -n demo -6 route) \
+            | sed 's/@if[0-9]*//; s/ tentative//' | grep -v fe80";
+        host.sh(line).stdout
+    };
+    let script = up(&by_script, &[&["--dry-run"], &options[..]].concat()).success().stdout;
+    by_script.sh(&format!("set -e\n{script}")).success();
+    up(&by_tool, &options).success();
+    assert_eq!(everything(&by_script), everything(&by_tool));
+    assert_eq!(inside(&by_script), inside(&by_tool));
+    assert_eq!(by_script.run("netns-setup", &[&["check"], &options[..]].concat()), done(""));
+    let script = down(&by_script, &["--dry-run", "demo"]).success().stdout;
+    by_script.sh(&format!("set -e\n{script}")).success();
+    down(&by_tool, &["demo"]).success();
+    assert_eq!(everything(&by_script), everything(&by_tool));
+}
+
+#[test]
+fn the_pair_is_made_whole_in_one_request() {
+    need!(root() && installed("strace"));
+    let host = host();
+    let trace = ["-f", "-qq", "-e", "trace=sendto,execve", "-e", "signal=none", "-o", "/run/trace"];
+    let options = [
+        "up",
+        "--mtu",
+        "1400",
+        "--host-mac",
+        "02:00:00:00:00:01",
+        "--container-mac",
+        "02:00:00:00:00:02",
+    ];
+    let mut strace = host.command("strace");
+    outcome(strace.args(trace).arg(tool_path("netns-setup")).args(options)).success();
+    assert_eq!(host.sh("grep -c RTM_NEWLINK /run/trace").stdout, "1\n");
+    assert_eq!(host.sh("grep -c execve /run/trace").stdout, "1\n", "it needs no other program");
+    for (ip, link, mac) in [
+        ("ip", "veth_host", "02:00:00:00:00:01"),
+        ("ip -n container_network_ns", "veth_container", "02:00:00:00:00:02"),
+    ] {
+        let shown = &json_of(&host, &format!("{ip} -j link show {link}"))[0];
+        assert_eq!((&shown["mtu"], &shown["address"]), (&json!(1400), &json!(mac)));
+    }
+}
+
+#[test]
+fn a_directory_of_namespaces_is_made_as_iproute2_makes_it() {
+    need!(root());
+    let mounts = "grep ' /run/netns ' /proc/self/mountinfo | cut -d' ' -f5,7 | sed 's/:.*//'";
+    for prepare in ["true", "mkdir /run/netns", "ip netns add other"] {
+        let (ours, iproute2) = (host(), host());
+        for host in [&ours, &iproute2] {
+            host.sh(prepare).success();
+        }
+        up(&ours, &["demo"]).success();
+        iproute2.sh("ip netns add demo").success();
+        assert_eq!(ours.sh(mounts), iproute2.sh(mounts), "{prepare}");
+        assert_eq!(
+            ours.sh("ip netns list | cut -d' ' -f1"),
+            iproute2.sh("ip netns list | cut -d' ' -f1")
+        );
+        // Each removes what the other has made.
+        ours.sh("ip netns delete demo").success();
+        up(&iproute2, &["demo"]).success();
+    }
+}
+
+#[test]
+fn a_run_directory_that_cannot_be_used_is_named() {
+    need!(root());
+    for (prepare, stderr) in [
+        (
+            "mount -o remount,ro /run",
+            "cannot lock '/run/netns-setup.container_network_ns.lock': Read-only file system (EROFS)",
+        ),
+        (
+            "mkdir /run/netns; mount --bind /run/netns /run/netns; mount -o remount,ro,bind /run/netns",
+            "cannot create network namespace 'container_network_ns': Read-only file system (EROFS)",
+        ),
+        (
+            "touch /run/netns",
+            "cannot open network namespace 'container_network_ns': Not a directory (ENOTDIR)",
+        ),
+    ] {
+        let host = host();
+        host.sh(prepare).success();
+        assert_eq!(up(&host, &[]), refused(1, &format!("netns-setup: {stderr}\n")));
+    }
 }
 
 #[test]
@@ -367,11 +465,43 @@ fn what_cannot_be_is_refused_as_usage() {
             &["a/b"],
             "network namespace name 'a/b' has a '/'; letters, digits, '.', '_' and '-' are allowed",
         ),
+        (
+            &["--container-link", "sixteen_bytes_16"],
+            "interface name 'sixteen_bytes_16' has 16 bytes; the kernel allows 15",
+        ),
+        (&["--bridge", "veth_host"], "'veth_host' cannot be its own bridge"),
         (&[""], "'' is no network namespace name"),
+        (&["."], "'.' is no network namespace name"),
         (&[".."], "'..' is no network namespace name"),
         (
             &["--host-addr", "192.168.10.255/24"],
             "address '192.168.10.255/24' is the broadcast address of its subnet",
+        ),
+        (&["--host-addr", "0.0.0.0/24"], "address '0.0.0.0/24' cannot be the address of a link"),
+        (
+            &["--host-addr", "192.168.10.1/33"],
+            "address '192.168.10.1/33' has no prefix length from 0 to 32",
+        ),
+        (
+            &["--host-addr", "fe80::1%eth0/64"],
+            "address 'fe80::1%eth0/64' is no IP address, as in 192.168.10.1/24",
+        ),
+        (
+            &["--publish", "80"],
+            "'80' is no port to publish, as in 8080:80, 192.0.2.1:8080:80 or 53:53/udp",
+        ),
+        (
+            &["--publish", "127.0.0.1:80:80"],
+            "port '127.0.0.1:80:80' cannot be published on loopback, which leads to no other namespace",
+        ),
+        (
+            &["--publish", "80:80", "--publish", "0.0.0.0:80:81"],
+            "ports '80:80' and '80:81' are the same port of the host",
+        ),
+        (&["--dns", "192.0.2.1", "--dns", "host"], "resolver 'host' goes with no other"),
+        (
+            &["--gateway", "192.168.10.1", "--gateway", "192.168.10.3"],
+            "gateway 192.168.10.1 and 192.168.10.3 are one too many",
         ),
         (
             &["--host-addr", "192.168.10.1/32"],
@@ -426,153 +556,6 @@ fn a_loopback_resolver_is_never_written() {
     host.sh("mkdir -p /run/systemd/resolve; echo nameserver 192.0.2.1 > /run/systemd/resolve/resolv.conf").success();
     up(&host, &[]).success();
     assert_eq!(host.sh("tail -n1 /etc/netns/*/resolv.conf").stdout, "nameserver 192.0.2.1\n");
-}
-
-#[test]
-fn a_failure_half_way_is_undone() {
-    need!(root());
-    for (obstacle, attempt, undone) in [
-        (
-            "mount --bind /etc /etc; mount -o remount,ro,bind /etc",
-            "cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)",
-            "13 changes",
-        ),
-        (
-            "mount --bind /proc/sys/net /proc/sys/net; mount -o remount,ro,bind /proc/sys/net",
-            "cannot write '/proc/sys/net/ipv4/ip_forward': Read-only file system (EROFS)",
-            "4 changes",
-        ),
-    ] {
-        let host = host();
-        host.sh(obstacle).success();
-        let before = everything(&host);
-        let expected =
-            format!("netns-setup: {attempt}\n  undone: {undone}; the host is as it was\n");
-        assert_eq!(up(&host, &[]), refused(1, &expected));
-        assert_eq!(everything(&host), before);
-    }
-}
-
-#[test]
-fn whichever_netlink_request_fails_all_is_undone() {
-    need!(root() && installed("strace"));
-    let host = host();
-    let before = everything(&host);
-    for nth in 1.. {
-        let inject = format!("inject=sendto:error=ENOBUFS:when={nth}");
-        let mut strace = host.command("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject]);
-        let outcome = outcome(strace.arg(tool_path("netns-setup")).arg("up"));
-        if outcome.code == 0 {
-            assert!(nth > 10, "only {nth} requests: {outcome:?}");
-            break;
-        }
-        assert_eq!(outcome.code, 1, "{outcome:?}");
-        assert_eq!(everything(&host), before, "{outcome:?}");
-    }
-}
-
-#[test]
-fn a_killed_run_is_repaired_by_up_and_removed_by_down() {
-    need!(root() && installed("nft"));
-    let host = host();
-    let before = everything(&host);
-    for round in 0..40_u64 {
-        let verb = if round % 4 == 3 { "down" } else { "up" };
-        let mut child = host
-            .tool("netns-setup")
-            .arg(verb)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_micros(300 * (round % 20)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if round % 2 == 0 {
-            up(&host, &[]).success();
-            assert_eq!(host.run("netns-setup", &["check"]), done(""));
-        }
-        if round % 4 == 1 {
-            down(&host, &[]).success();
-            assert_eq!(everything(&host), before);
-        }
-    }
-}
-
-#[test]
-fn twenty_networks_come_and_go_at_once() {
-    need!(root() && installed("nft"));
-    let host = host();
-    let before = everything(&host);
-    let all = |line: &dyn Fn(usize) -> Vec<String>| {
-        let started: Vec<_> = (0..20)
-            .map(|n| host.tool("netns-setup").args(line(n)).stdout(Stdio::null()).spawn().unwrap())
-            .collect();
-        for child in started {
-            assert!(child.wait_with_output().unwrap().status.success());
-        }
-    };
-    all(&|n| {
-        let line = format!(
-            "up --host-link h{n} --container-link c{n} --host-addr 10.77.{n}.1/24 --container-addr 10.77.{n}.2/24 n{n}"
-        );
-        line.split(' ').map(Into::into).collect()
-    });
-    for n in 0..20 {
-        host.sh(&format!("ip netns exec n{n} ping -c1 -W2 10.77.{n}.1")).success();
-    }
-    let status =
-        json_of(&host, &format!("{} status --all --json", tool_path("netns-setup").display()));
-    assert_eq!(status.as_array().unwrap().len(), 20);
-    all(&|n| vec!["down".into(), format!("n{n}")]);
-    assert_eq!(everything(&host), before);
-}
-
-#[test]
-fn what_up_replaces_comes_back_when_it_fails() {
-    need!(root());
-    let host = host();
-    up(&host, &["--host-link", "old", "--container-link", "inner"]).success();
-    let before = everything(&host);
-    let inside = host.sh("ip -n container_network_ns -o address; ip -n container_network_ns route");
-    // The last step fails, long after the old pair was deleted.
-    host.sh("mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
-    let expected = "\
-netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
-  undone: 11 changes; the host is as it was
-";
-    assert_eq!(up(&host, &["--dns", "192.0.2.9"]), refused(1, expected));
-    assert_eq!(everything(&host), before);
-    let strip = |text: &str| text.replace(char::is_numeric, "");
-    let again = host.sh("ip -n container_network_ns -o address; ip -n container_network_ns route");
-    assert_eq!(strip(&again.stdout), strip(&inside.stdout));
-    let options = ["check", "--host-link", "old", "--container-link", "inner"];
-    assert_eq!(host.run("netns-setup", &options), done(""));
-}
-
-#[test]
-fn a_link_that_cannot_be_made_anew_is_named() {
-    need!(root());
-    let host = host();
-    up(&host, &[]).success();
-    // The namespace goes on living without its name, and the pair with it.
-    let mut holder = host
-        .command("ip")
-        .args(["netns", "exec", "container_network_ns", "sleep", "60"])
-        .spawn()
-        .unwrap();
-    while host.sh("ip netns pids container_network_ns").stdout.is_empty() {}
-    host.sh("ip netns delete container_network_ns; mount --bind /etc /etc; mount -o remount,ro,bind /etc").success();
-    let expected = "\
-netns-setup: cannot write '/etc/netns/container_network_ns/resolv.conf': Read-only file system (EROFS)
-  undone: 12 changes
-  left behind: interface 'veth_host' is gone
-";
-    let outcome = up(&host, &["--dns", "192.0.2.9"]);
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    assert_eq!(outcome, refused(3, expected));
 }
 
 #[test]
@@ -962,21 +945,4 @@ netns-setup: interface 'plain' exists and is no bridge
     host.sh("ip netns exec container_network_ns ping -c1 -W2 10.0.0.1").success();
     down(&host, &[]).success();
     host.sh("ip link show br0").success();
-}
-
-#[test]
-fn a_result_that_does_not_arrive_undoes_all() {
-    need!(root());
-    let host = host();
-    let before = everything(&host);
-    let expected = "\
-netns-setup: cannot write to standard output: No space left on device (ENOSPC)
-  undone: 14 changes; the host is as it was
-";
-    for option in ["--verbose", "--json"] {
-        let line = format!("{} up {option} >/dev/full", tool_path("netns-setup").display());
-        let outcome = host.sh(&line);
-        assert_eq!((outcome.code, outcome.stderr.ends_with(expected)), (1, true), "{outcome:?}");
-        assert_eq!(everything(&host), before);
-    }
 }

@@ -204,8 +204,7 @@ impl Kernel for Host {
             }
             Step::AddVeth { pair, .. } => self.netlink.delete_link(&pair.host_link),
             Step::Mark { link, before, .. } => self.mark(link, before),
-            Step::Forward { before: true, .. } => Ok(()),
-            Step::Forward { link, .. } => forwarding::release(&self.netlink, link),
+            Step::Forward { link, before: false } => forwarding::release(&self.netlink, link),
             Step::SetMac { end, before, .. } => self.netlink(end)?.set_mac(&end.link, *before),
             Step::SetMtu { end, before, .. } => self.netlink(end)?.set_mtu(&end.link, *before),
             Step::AddAddress { end, cidr } => {
@@ -246,7 +245,8 @@ impl Kernel for Host {
                 if *last { forwarding::set(true) } else { Ok(()) }
             }
             // It changed nothing; and steps of `down`, which is not undone.
-            Step::ForgetForwarding
+            Step::Forward { before: true, .. }
+            | Step::ForgetForwarding
             | Step::MarkBridge { .. }
             | Step::AwaitCarrier { .. }
             | Step::DeleteNetns { .. }
