@@ -19,4 +19,5 @@ mod ns_spawn;
 mod pty;
 mod rootfs_archives;
 mod rootfs_fetch;
+mod rootfs_server;
 mod seccomp;

@@ -29,7 +29,9 @@ const MAX_REDIRECTS: usize = 10;
 /// What a download may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// How long to wait for an answer, and for each next piece of it.
+    /// How long to wait for an answer.
+    pub(crate) answer: Duration,
+    /// How long to wait for each next piece of it.
     pub(crate) timeout: Duration,
     /// How often to try again.
     pub(crate) retries: u32,
@@ -42,7 +44,7 @@ impl Limits {
     /// the most.
     pub(crate) fn within(self, deadline: Option<Instant>) -> Self {
         let left = deadline.map(|end| end.saturating_duration_since(Instant::now()) / 2);
-        Self { timeout: left.map_or(self.timeout, |left| left.min(self.timeout)), ..self }
+        Self { answer: left.map_or(self.answer, |left| left.min(self.answer)), ..self }
     }
 }
 
@@ -127,14 +129,14 @@ pub(crate) fn request(
     limits: Limits,
 ) -> Result<Response, Answer> {
     let cannot = format!("cannot download '{url}'");
-    let client = client().map_err(Answer::Never)?;
+    let client = client(limits.timeout).map_err(Answer::Never)?;
     let mut request = client.get(url).header(ACCEPT_ENCODING, "identity");
     if let Some((from, validator)) = rest {
         request = request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, validator);
     }
     let (answer, answered) = mpsc::channel();
-    thread::spawn(move || drop(answer.send(request.timeout(limits.timeout).send())));
-    match answered.recv_timeout(limits.timeout) {
+    thread::spawn(move || drop(answer.send(request.send())));
+    match answered.recv_timeout(limits.answer) {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(err)) if err.is_redirect() => {
             Err(Answer::Never(because(&cannot, &err.without_url())))
@@ -169,7 +171,7 @@ pub(crate) fn get(url: &str, max: u64, limits: Limits) -> Result<Vec<u8>, Answer
 
 /// Whether `url` is there to be had, as far as can be told within `patience`.
 pub(crate) fn exists(url: &str, patience: Duration) -> bool {
-    let limits = Limits { timeout: patience, retries: 0, max_size: u64::MAX };
+    let limits = Limits { answer: patience, timeout: patience, retries: 0, max_size: u64::MAX };
     request(url, None, limits).is_ok_and(|response| response.status().is_success())
 }
 
@@ -203,7 +205,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The one client. It is never dropped: that would wait for names that are still being looked up.
-fn client() -> Result<&'static Client, Error> {
+fn client(timeout: Duration) -> Result<&'static Client, Error> {
     static CLIENT: OnceLock<Client> = OnceLock::new();
     if let Some(client) = CLIENT.get() {
         return Ok(client);
@@ -218,6 +220,7 @@ fn client() -> Result<&'static Client, Error> {
         .user_agent(concat!("rootfs-fetch/", env!("CARGO_PKG_VERSION")))
         .tls_certs_merge(roots)
         .redirect(Policy::custom(redirect))
+        .timeout(timeout) // of a blocking client: until the answer, and for each read after it
         .build()
         .map_err(|err| because("cannot set up HTTP", &err))?;
     Ok(CLIENT.get_or_init(|| client))

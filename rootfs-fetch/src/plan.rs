@@ -144,11 +144,9 @@ impl Source {
             }
         };
         let dir = cli.cache_dir.clone().map_or_else(default_cache, Ok)?;
-        let limits = Limits {
-            timeout: Duration::from_secs(cli.timeout.into()),
-            retries: cli.retries,
-            max_size: cli.max_size.0,
-        };
+        let timeout = Duration::from_secs(cli.timeout.into());
+        let limits =
+            Limits { answer: timeout, timeout, retries: cli.retries, max_size: cli.max_size.0 };
         let cache = Cache { dir, offline: cli.offline, limits };
         let or_bootstrap = cli.or_bootstrap.then(|| arch.to_owned());
         Ok(Self::Remote { wanted, cache, or_bootstrap })
