@@ -1025,9 +1025,9 @@ fn another_command_joins_a_container_that_runs() {
     };
     let join =
         |line: &str| outcome(tool("ns-spawn").args(["--join", &pid, "--", "sh", "-c", line]));
-    let line = "hostname; cat /proc/1/comm; cat /proc/2/comm; grep -E 'CapEff|NoNew' /proc/self/status; ls -d /..";
+    let line = "hostname; cat /proc/1/comm; cat /proc/2/comm; grep -E 'CapEff|NoNew|Seccomp:' /proc/self/status";
     let expected =
-        "joined\nns-spawn: init\nsleep\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\n/..\n";
+        "joined\nns-spawn: init\nsleep\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n";
     assert_eq!(join(line).success().stdout, expected);
     assert_eq!(join("exit 5").code, 5);
     assert_eq!(join("kill -TERM $$").code, 143);
@@ -1280,4 +1280,66 @@ fn where_user_namespaces_are_off_it_says_so() {
     let expected = "ns-spawn: cannot create the namespaces: No space left on device (ENOSPC)\n  hint: \
                     user.max_user_namespaces is 0; what helps: sysctl user.max_user_namespaces=10000\n";
     assert_eq!(refused, failure(125, expected.into()));
+}
+
+#[test]
+fn a_working_directory_by_a_descriptor_of_the_host_is_refused() {
+    need!(root());
+    // CVE-2024-21626: a descriptor left open in the container leads to the host's directories.
+    for number in 0..40 {
+        let workdir = format!("/proc/self/fd/{number}");
+        let seen = inside_with(&["--workdir", &workdir], "ls ..; pwd");
+        let outside = seen.stdout.lines().any(|line| ["boot", "lib64", "srv"].contains(&line));
+        assert!(
+            !outside && (seen.code == 125 || seen.stdout.ends_with("/\n")),
+            "{workdir}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn the_callers_groups_and_inheritable_capabilities_stay_outside() {
+    need!(root());
+    let mut command = Command::new("setpriv");
+    command.args(["--groups", "5,6,7", "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]);
+    command.arg(tool_path("ns-spawn")).arg("--root").arg(busybox_rootfs());
+    command.args(["--", "sh", "-c", "id -G; grep -E 'CapInh|CapAmb' /proc/self/status"]);
+    let expected = "0\nCapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
+    assert_eq!(outcome(&mut command).success().stdout, expected);
+}
+
+#[test]
+fn a_double_chroot_does_not_lead_out() {
+    need!(root());
+    let script = "mkdir '/tmp/x'; chroot '/tmp/x' or die; chdir '../' for 1..64; chroot '.' or die; \
+                  opendir my $d, '/' or die; print join ' ', sort grep { /^(bin|nosuch)$/ } readdir $d; \
+                  print -e '/proc/2/comm' ? ' inside' : ' outside'";
+    let rootfs = crate::fixture::debian_rootfs();
+    let seen = outcome(spawn(rootfs).args(["--overlay", "--", "perl", "-e", script])).success();
+    assert_eq!(seen.stdout, "bin inside");
+}
+
+#[test]
+fn an_interrupt_of_the_terminal_reaches_the_command_once() {
+    need!(root());
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-i"]).env("PS1", "outer> ");
+    let mut pty = Pty::start(&command, 24, 80);
+    pty.see("outer> ");
+    let inside = "trap 'echo g''ot' INT; echo rea''dy; i=0; while [ $i -lt 30 ]; do sleep 0.1; i=$((i+1)); done; \
+                  echo do''ne";
+    let (program, rootfs) = (tool_path("ns-spawn"), busybox_rootfs());
+    // Standard output is a pipe: the terminal, of which standard input is one, is inherited.
+    let line = format!("{} --root {} -- sh -c \"{inside}\"", program.display(), rootfs.display());
+    pty.enter(&format!("{} | cat\n", line.replace("$", "\\$")));
+    pty.see("ready\r\n");
+    pty.enter("\x03");
+    // `cat` dies of it. What the command says afterwards goes nowhere; so it says it on standard error.
+    pty.see("outer> ");
+    let line = line.replace("echo g", "echo >&2 g").replace("echo do", "echo >&2 do");
+    pty.enter(&format!("{} | (trap '' INT; cat)\n", line.replace("$", "\\$")));
+    pty.see("ready\r\n");
+    pty.enter("\x03");
+    let said = pty.see("done\r\n");
+    assert_eq!(said.matches("got\r\n").count(), 1, "{said}");
 }
