@@ -20,4 +20,5 @@ mod pty;
 mod rootfs_archives;
 mod rootfs_fetch;
 mod rootfs_server;
+mod rootfs_signatures;
 mod seccomp;
