@@ -106,15 +106,9 @@ impl Host {
     }
 
     fn add_netns(&mut self) -> Result<(), Error> {
-        let netns = netns::add(&self.name)?;
-        match netns::netlink(&self.name, &netns) {
-            Ok(inside) => self.inside = Some(inside),
-            Err(err) => {
-                let left = netns::delete(&self.name).err().map(|left| left.to_string());
-                return Err(err.left(left.into_iter().collect()));
-            }
-        }
+        let (netns, inside) = netns::add(&self.name)?;
         self.netns = Some(netns);
+        self.inside = Some(inside);
         Ok(())
     }
 

@@ -78,10 +78,10 @@ pub(crate) fn look(name: &str) -> Result<Named, Error> {
     Err(Error::new(format!("'{shown}' exists and is no network namespace")))
 }
 
-/// Make a namespace, mark it as ours and give it a name.
+/// Make a namespace, mark it as ours and give it a name. The socket speaks to it.
 ///
 /// The mark comes first: a namespace that has a name and no mark is a stranger's, whenever we are killed.
-pub(crate) fn add(name: &str) -> Result<OwnedFd, Error> {
+pub(crate) fn add(name: &str) -> Result<(OwnedFd, Netlink), Error> {
     let attempt = || format!("cannot create network namespace '{name}'");
     let lock = prepare_dir()?;
     let path = path(name);
@@ -95,13 +95,15 @@ pub(crate) fn add(name: &str) -> Result<OwnedFd, Error> {
     })
 }
 
-fn make(name: &str, path: &Path) -> Result<OwnedFd, Error> {
+fn make(name: &str, path: &Path) -> Result<(OwnedFd, Netlink), Error> {
     let attempt = || format!("cannot create network namespace '{name}'");
     unshare(CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
-    Netlink::open()?.set_alias("lo", &Mark::new(name).to_string())?;
+    let netlink = Netlink::open()?;
+    netlink.set_alias("lo", &Mark::new(name).to_string())?;
     let own = "/proc/thread-self/ns/net";
     mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(attempt)?;
-    open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).attempt(attempt)
+    let netns = open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).attempt(attempt)?;
+    Ok((netns, netlink))
 }
 
 /// Take away the name. The namespace goes with its last process.
