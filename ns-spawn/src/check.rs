@@ -69,6 +69,7 @@ fn look() -> Vec<Finding> {
         refused.filter(|errno| *errno == rustix::io::Errno::NOSYS),
     ));
     findings.push(call("mount_setattr (Linux 5.12)", mount_setattr()));
+    findings.push(filters());
     findings.push(privileges());
     findings.push(user_namespaces());
     findings.push(injection());
@@ -87,6 +88,17 @@ fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
 fn mount_setattr() -> Option<rustix::io::Errno> {
     let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, 0, false).err();
     (refused == Some(Errno::ENOSYS)).then_some(rustix::io::Errno::NOSYS)
+}
+
+fn filters() -> Finding {
+    let there = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
+    let missing = (!there).then(|| {
+        (
+            "the kernel has none".to_owned(),
+            "use a kernel built with CONFIG_SECCOMP_FILTER, or --seccomp none",
+        )
+    });
+    Finding { what: "system call filters (seccomp)", missing, needed: false }
 }
 
 fn privileges() -> Finding {

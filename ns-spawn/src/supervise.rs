@@ -179,7 +179,9 @@ fn start(
     let side = sys::clone_process(flags)
         .attempt(|| "cannot create the namespaces".into())
         .map_err(|err| err.hint_on(Errno::ENOSPC, "see /proc/sys/user/max_*_namespaces"))
-        .map_err(|err| if userns.is_some() { check::explain_userns(err) } else { needs_root(err) })?;
+        .map_err(
+            |err| if userns.is_some() { check::explain_userns(err) } else { needs_root(err) },
+        )?;
     match side {
         Side::Child => {
             close_other_end(ours);
