@@ -925,9 +925,9 @@ fn show_gives_the_limits_in_effect() {
     let row = shown.lines().find(|line| line.starts_with("pids.max")).unwrap();
     assert_eq!(
         row.split_whitespace().collect::<Vec<_>>(),
-        ["pids.max", "9", "0", file.to_str().unwrap()]
+        ["pids.max", "9", "9", "0", file.to_str().unwrap()]
     );
-    assert!(shown.ends_with("processes: none\n"), "{shown}");
+    assert!(shown.ends_with("frozen: no\nprocesses: none\n"), "{shown}");
     let json = scratch.run(&["show", "--json", "{}"]).success().stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["name"], *scratch.name);
@@ -938,6 +938,34 @@ fn show_gives_the_limits_in_effect() {
         .find(|limit| limit["name"] == "pids.max")
         .unwrap();
     assert_eq!((&limit["value"], &limit["current"]), (&"9".into(), &"0".into()));
+}
+
+#[test]
+fn show_tells_what_holds_with_the_cgroups_above() {
+    need!(root() && controller("pids") && controller("memory") && controller("cpu"));
+    let scratch = Scratch::new("effective");
+    let above = ["create", "--pids-max", "9", "--memory-max", "64M", "--cpu-max", "50%", "{}"];
+    scratch.run(&above).success();
+    scratch.run(&["create", "--pids-max", "20", "--memory-max", "32M", "{}/x"]).success();
+    if !on_v1("cpu") {
+        scratch.run(&["create", "--cpu-max", "1", "{}/x"]).success();
+    }
+    scratch.run(&["freeze", "{}/x"]).success();
+    let json = scratch.run(&["show", "--json", "{}/x"]).success().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let limit = |name: &str| {
+        let limits = json["limits"].as_array().unwrap();
+        let limit = limits.iter().find(|limit| limit["name"] == name);
+        let limit = limit.unwrap_or_else(|| panic!("no {name}: {json}"));
+        ["value", "effective"].map(|key| limit[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(limit("pids.max"), ["20", "9"]);
+    assert_eq!(limit("memory.max"), ["33554432", "33554432"]);
+    if !on_v1("cpu") {
+        assert_eq!(limit("cpu.max"), ["100000 100000", "50000 100000"]);
+    }
+    assert_eq!(json["frozen"], true);
+    scratch.run(&["thaw", "{}/x"]).success();
 }
 
 #[test]
@@ -1320,13 +1348,16 @@ fn each_verb_prints_its_plan() {
     let pid = sleeper.0.id().to_string();
     let dir = scratch.dirs().remove(0);
     let shown = dir.display();
-    let (freezer, kill) = if v2().is_some() {
-        (format!("echo 1 > {shown}/cgroup.freeze\n"), format!("echo 1 > {shown}/cgroup.kill\n"))
+    let freezer = if v2().is_some() {
+        format!("echo 1 > {shown}/cgroup.freeze\n")
     } else {
-        (
-            format!("echo FROZEN > {shown}/freezer.state\n"),
-            format!("kill -KILL $(cat {shown}/cgroup.procs)\n"),
-        )
+        format!("echo FROZEN > {shown}/freezer.state\n")
+    };
+    // v2 has it from Linux 5.14 on.
+    let kill = if dir.join("cgroup.kill").exists() {
+        format!("echo 1 > {shown}/cgroup.kill\n")
+    } else {
+        format!("kill -KILL $(cat {shown}/cgroup.procs)\n")
     };
     let add = format!("echo {pid} > {shown}/cgroup.procs\n");
     says(&scratch.run(&["add", "--dry-run", "{}", &pid]), 0, &add, "");

@@ -68,7 +68,10 @@ pub(crate) enum Verb {
     /// --kill is given.
     Delete(Delete),
 
-    /// Show the limits in effect and the processes of the cgroup
+    /// Show the limits, what is used of them, and the processes of the cgroup
+    ///
+    /// VALUE is what was asked of the cgroup, EFFECTIVE what holds with the
+    /// limits of those above it.
     Show(Show),
 
     /// Move a running process, with all its threads, into the cgroup

@@ -203,7 +203,7 @@ pub(crate) struct IoMax {
 pub(crate) type IoLimit = (&'static str, Option<u64>);
 
 /// The keys of `io.max`, and the files of v1 that stand for them.
-const IO_KEYS: [(&str, &str); 4] = [
+pub(crate) const IO_KEYS: [(&str, &str); 4] = [
     ("rbps", "blkio.throttle.read_bps_device"),
     ("wbps", "blkio.throttle.write_bps_device"),
     ("riops", "blkio.throttle.read_iops_device"),

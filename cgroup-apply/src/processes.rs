@@ -161,6 +161,11 @@ impl Freezer {
     }
 }
 
+/// Whether the cgroup at `dirs` stands still.
+pub(crate) fn is_frozen(dirs: &[PathBuf]) -> bool {
+    Freezer::all(dirs).iter().any(|freezer| freezer.is(true))
+}
+
 /// `freeze`.
 pub(crate) fn freeze(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, Error> {
     let dirs = existing("freeze", tree, name)?;
