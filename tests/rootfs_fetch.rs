@@ -800,6 +800,73 @@ rootfs-fetch: cannot lock '.rootfs.partial': Try again (EAGAIN)
     assert_eq!(place.names(), ["a.tar", "rootfs"]);
 }
 
+/// Kill a whole run, of download, unpacking and apt, after `moment`, and give what is wrong then.
+fn killed_after(moment: Duration, place: &Place, url: &str, sum: &str) -> Option<String> {
+    let args = ["--cache-dir", "cache", "--from", url, "--sha256", sum, "--install", "x", "rootfs"];
+    let mut command = tool("rootfs-fetch");
+    command.current_dir(&place.dir).args(args).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = Running(command.spawn().unwrap());
+    thread::sleep(moment);
+    drop(child.0.kill()); // it may have ended
+    child.0.wait().unwrap();
+    while !processes_in(place).is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let complete = place.path("rootfs/etc/installed").exists();
+    if place.path("rootfs").exists() && !complete {
+        return Some(format!("a part of a tree after {moment:?}"));
+    }
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(place.dir.to_str().unwrap()) {
+        return Some(format!("a mount after {moment:?}"));
+    }
+    let again = place.fetch(&args[2..]);
+    if again.code != 0 || place.names() != ["cache", "rootfs"] {
+        return Some(format!("after {moment:?}: {again:?} {:?}", place.names()));
+    }
+    let placed = ["usr/sbin/policy-rc.d", "etc/resolv.conf"];
+    let left = placed.iter().find(|path| place.path("rootfs").join(path).exists());
+    left.map(|left| format!("'{left}' after {moment:?}"))
+}
+
+#[test]
+fn killed_at_any_of_50_moments_it_leaves_dest_absent_or_complete_and_the_next_run_works() {
+    need!(root() && installed("busybox"));
+    let place = Place::new();
+    tree_with_slow_apt(&place);
+    let apt = "#!/bin/sh\nsleep 0.03; [ \"$1\" != install ] || echo done >/etc/half; sleep 0.03; \
+        [ \"$1\" != clean ] || mv /etc/half /etc/installed\n";
+    fs::create_dir_all(place.path("t/usr/bin")).unwrap();
+    fs::write(place.path("t/usr/bin/apt-get"), apt).unwrap();
+    let status = "Package: x\nStatus: install ok installed\n";
+    fs::create_dir_all(place.path("t/var/lib/dpkg")).unwrap();
+    fs::write(place.path("t/var/lib/dpkg/status"), status).unwrap();
+    sh(&format!(
+        "cd '{}' && chmod 755 t/usr/bin/apt-get && tar -rf slow.tar -C t . && gzip -1 slow.tar",
+        place.dir.display()
+    ))
+    .success();
+    let tarball = fs::read(place.path("slow.tar.gz")).unwrap();
+    let sum = sha256(&tarball);
+    let server = Server::new([("/x", Reply::Content(tarball))]);
+    let url = server.url("/x");
+    let whole = std::time::Instant::now();
+    let args = ["--from", &url, "--sha256", &sum, "--install", "x", "whole"];
+    place.fetch(&args).success();
+    let whole = whole.elapsed();
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let run = |worker: u32| {
+            let kill = |moment: u32| {
+                let place = Place::new();
+                killed_after(whole * moment / 50, &place, &url, &sum)
+            };
+            (0..50).skip(worker as usize).step_by(2).filter_map(kill).collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..2).map(|worker| scope.spawn(move || run(worker))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn when_apt_fails_its_status_is_told_and_its_output_kept() {
     need!(root() && installed("busybox"));
