@@ -5,7 +5,7 @@ use crate::{
     command::Command,
     error::{Attempt as _, Error},
     init::{die_with, hide},
-    plan::quote,
+    plan::print_script,
     rootfs::{Rootfs, needs_root},
     supervise::{close_other_end, own_pidfd},
     sys::{self, Page, Side},
@@ -21,12 +21,7 @@ use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use std::{
-    io::{self, Write as _},
-    os::unix::net::UnixStream,
-    path::Path,
-    process::ExitCode,
-};
+use std::{os::unix::net::UnixStream, path::Path, process::ExitCode};
 
 /// What will be done.
 pub(crate) struct Join {
@@ -62,20 +57,10 @@ impl Join {
 
     /// Print it as a shell script that does the same.
     pub(crate) fn print(&self) -> Result<ExitCode, Error> {
-        let mut script = format!(
-            "nsenter --target {} --mount --uts --ipc --net --pid --cgroup sh -e <<'EOF'\n# terminal: {}\n",
-            quote(&self.pid.to_string()),
-            self.terminal.shown()
-        );
-        for line in self.command.shell() {
-            script.push_str(&line);
-            script.push('\n');
-        }
-        script.push_str("EOF\n");
-        io::stdout()
-            .write_all(script.as_bytes())
-            .attempt(|| "cannot write to standard output".into())?;
-        Ok(ExitCode::SUCCESS)
+        let shell =
+            format!("nsenter --target {} --mount --uts --ipc --net --pid --cgroup sh -e", self.pid);
+        let terminal = format!("# terminal: {}", self.terminal.shown());
+        print_script(&shell, std::iter::once(terminal).chain(self.command.shell()))
     }
 
     /// Start COMMAND there. The result is its PID.

@@ -89,17 +89,8 @@ impl Plan {
 
     /// Print it on standard output as a shell script that does the same.
     pub(crate) fn print(&self) -> Result<ExitCode, Error> {
-        let mut script = format!("{} <<'EOF'\n", self.start_line());
         let steps = self.steps.iter().flat_map(|step| step.shell(self));
-        for line in steps.chain(self.command_lines()) {
-            script.push_str(&line);
-            script.push('\n');
-        }
-        script.push_str("EOF\n");
-        io::stdout()
-            .write_all(script.as_bytes())
-            .attempt(|| "cannot write to standard output".into())?;
-        Ok(ExitCode::SUCCESS)
+        print_script(&self.start_line(), steps.chain(self.command_lines()))
     }
 
     /// The command that makes the namespaces and takes the rest from its standard input.
@@ -232,6 +223,18 @@ fn steps(cli: &Cli, namespaces: CloneFlags) -> Vec<Step> {
     .into_iter()
     .filter_map(|(wanted, step)| wanted.then_some(step))
     .collect()
+}
+
+/// Print a script: `shell`, a shell in other namespaces, that reads `lines`.
+pub(crate) fn print_script(
+    shell: &str,
+    lines: impl Iterator<Item = String>,
+) -> Result<ExitCode, Error> {
+    let lines: String = lines.map(|line| line + "\n").collect();
+    io::stdout()
+        .write_all(format!("{shell} <<'EOF'\n{lines}EOF\n").as_bytes())
+        .attempt(|| "cannot write to standard output".into())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `word` as a shell reads it back.
