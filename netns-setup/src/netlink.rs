@@ -21,6 +21,7 @@ use rtnetlink::{
 };
 use std::{
     cell::RefCell,
+    future::ready,
     io,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
@@ -116,14 +117,12 @@ impl Netlink {
         // The counters are half of each message, and nobody asks for them.
         let mask = vec![LinkExtentMask::SkipStats];
         let request = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, mask);
-        let found = self.all(request.execute(), "links")?;
-        Ok(found.iter().map(read_link).collect())
+        self.all(request.execute(), |message| Some(read_link(message)), "links")
     }
 
     /// All addresses.
     pub(crate) fn addresses(&self) -> Result<Vec<LinkAddress>, Error> {
-        let found = self.all(self.handle.address().get().execute(), "addresses")?;
-        Ok(found.iter().filter_map(read_address).collect())
+        self.all(self.handle.address().get().execute(), read_address, "addresses")
     }
 
     /// The unicast routes of the main table.
@@ -132,8 +131,11 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut wanted = RouteMessage::default();
             wanted.header.address_family = family;
-            let found = self.all(self.handle.route().get(wanted).execute(), "routes")?;
-            routes.extend(found.iter().filter_map(read_route));
+            routes.extend(self.all(
+                self.handle.route().get(wanted).execute(),
+                read_route,
+                "routes",
+            )?);
         }
         Ok(routes)
     }
@@ -298,13 +300,16 @@ impl Netlink {
             .ok_or_else(|| Error::new(format!("interface '{link}' is gone")))
     }
 
-    fn all<T>(
+    /// What `read` takes from each message; the messages themselves are many kilobytes each once parsed.
+    fn all<M, T>(
         &self,
-        found: impl Stream<Item = Result<T, rtnetlink::Error>>,
+        found: impl Stream<Item = Result<M, rtnetlink::Error>>,
+        read: impl Fn(&M) -> Option<T>,
         what: &str,
     ) -> Result<Vec<T>, Error> {
+        let read = |message: Result<M, _>| ready(message.map(|message| read(&message)).transpose());
         let all = async {
-            let found: Vec<_> = found.collect().await;
+            let found: Vec<_> = found.filter_map(read).collect().await;
             found.into_iter().collect()
         };
         self.run(all).attempt(|| format!("cannot list {what}"))
