@@ -350,7 +350,7 @@ fn the_environment_is_what_was_asked_for() {
 #[test]
 fn capabilities_are_dockers_and_there_are_no_new_privileges() {
     need!(root());
-    let seen = inside("grep -E 'Cap|NoNewPrivs' /proc/self/status").success().stdout;
+    let seen = inside("grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status").success().stdout;
     let expected = "\
 CapInh:\t0000000000000000
 CapPrm:\t00000000a80425fb
@@ -358,6 +358,7 @@ CapEff:\t00000000a80425fb
 CapBnd:\t00000000a80425fb
 CapAmb:\t0000000000000000
 NoNewPrivs:\t1
+Seccomp:\t2
 ";
     assert_eq!(seen, expected);
     let seen =
