@@ -4,7 +4,7 @@
 ROOTFS ?= rootfs
 ROOTFS_FLAGS ?=
 NETNS ?= container_network_ns
-NETNS_FLAGS ?= $(if $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v nft),--nat)
+NETNS_FLAGS ?= $(if $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v nft),--nat --forward-accept)
 CGROUP ?= container
 PIDS_MAX ?= 64
 MEMORY_MAX ?= 512M

@@ -201,6 +201,9 @@ fn the_dry_run_is_a_script_whatever_is_asked_for() {
         --container-addr 10.1.2.2/24 --container-addr fd00::2/64 demo"
         .split_whitespace()
         .collect();
+    for host in [&by_tool, &by_script] {
+        host.sh("iptables -P FORWARD DROP").success();
+    }
     let inside = |host: &Host| {
         let line = "(ip -n demo -o link; ip -n demo -o address; ip -n demo route; ip -n demo -6 route) \
             | sed 's/@if[0-9]*//; s/ tentative//' | grep -v fe80";
@@ -809,8 +812,9 @@ fn a_forward_policy_of_drop_is_named_and_can_be_passed() {
     need!(root() && installed("nft") && installed("iptables"));
     let host = host_with_outside();
     let ping = "ip netns exec container_network_ns ping -c1 -W1 203.0.113.2";
-    up(&host, &["--nat"]).success();
+    up(&host, &["--nat", "--forward-accept"]).success();
     host.sh(ping).success();
+    assert_eq!(host.sh("iptables -S FORWARD").stdout, "-P FORWARD ACCEPT\n", "it needs no rule");
     host.sh("iptables -P FORWARD DROP").success();
     let before = host.sh("iptables -S").stdout;
     assert_eq!(host.sh(ping).code, 1);

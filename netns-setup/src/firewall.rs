@@ -108,8 +108,7 @@ pub(crate) fn lines(program: &str, before: &[String], rules: &[String]) -> Vec<S
     delete.chain(rules.iter().map(|rule| format!("{program}-I {rule}"))).collect()
 }
 
-/// The refusal where iptables is needed and missing.
-pub(crate) fn missing() -> Error {
+fn missing() -> Error {
     Error::new(format!("cannot run 'iptables': {} (ENOENT)", Errno::ENOENT.desc()))
         .hint("--forward-accept needs it; Debian's package is iptables")
 }

@@ -4,7 +4,6 @@ use crate::{
     address::{Cidr, Mac},
     dns::{self, Resolvers},
     error::Error,
-    firewall,
     kernel::Asks,
     mark::Mark,
     nat::{self, Rule},
@@ -151,9 +150,7 @@ impl<'a> Planner<'a> {
         if wants_table(wanted) && self.state.nat == nat::Table::Unknown {
             return Err(nat::missing());
         }
-        let Some(firewall) = &self.state.firewall else {
-            return if wanted.forward_accept { Err(firewall::missing()) } else { Ok(()) };
-        };
+        let Some(firewall) = &self.state.firewall else { return Ok(()) };
         let link = wanted.router();
         if !wants_table(wanted)
             || wanted.forward_accept
@@ -374,7 +371,7 @@ impl<'a> Planner<'a> {
             adopted: false,
             forwarding_was_off: forward && was_off,
             nat: wants_table(self.wanted),
-            accept: self.wanted.forward_accept,
+            accept: self.needs_accept(),
         };
         let before = good.map_or(String::new(), |link| link.alias.clone());
         let old = Mark::read(&before).unwrap_or_default();
@@ -499,6 +496,11 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Whether the host's firewall drops what nobody accepts, and that shall be no obstacle.
+    fn needs_accept(&self) -> bool {
+        self.wanted.forward_accept && self.state.firewall.as_ref().is_some_and(|it| it.drops)
+    }
+
     /// The rules of our table.
     fn nat_rules(&self) -> Vec<Rule> {
         let v4 = self.wanted.host_addresses.iter().filter(|cidr| cidr.ip.is_ipv4());
@@ -527,8 +529,7 @@ impl<'a> Planner<'a> {
         if wants_table(self.wanted) && before.as_ref() != Some(&rules) {
             self.add(Step::ReplaceNat { netns: netns.clone(), rules, before });
         }
-        let Some(firewall) = self.state.firewall.as_ref().filter(|_| self.wanted.forward_accept)
-        else {
+        let Some(firewall) = self.state.firewall.as_ref().filter(|_| self.needs_accept()) else {
             return;
         };
         let published = !self.wanted.publish.is_empty();
