@@ -916,6 +916,94 @@ test -c /dev/null && test -d /dev/pts && test -d /sys/class && echo devices >>/f
     assert!(!rootfs.join("run/systemd").exists());
 }
 
+/// A tree of Ubuntu 20.04 with an apt-get that keeps its options and lists, and fails as `failing` says.
+fn tree_with_listing_apt(place: &Place, mirror: &str, failing: &str) {
+    tree_with_slow_apt(place);
+    place.fetch(&["--from", "slow.tar", "--no-install", "rootfs"]).success();
+    let rootfs = place.path("rootfs");
+    let release = "ID=ubuntu\nVERSION_CODENAME=focal\n";
+    fs::write(rootfs.join("etc/os-release"), release).unwrap();
+    fs::create_dir(rootfs.join("etc/apt")).unwrap();
+    fs::write(rootfs.join("etc/apt/sources.list"), format!("deb {mirror} focal main\n")).unwrap();
+    let apt = format!(
+        "#!/bin/sh\n{failing}\n[ \"$1\" = install ] || exit 0\n\
+         echo \"$@\" | tr ' ' '\\n' | grep -e Dir:: -e Valid >/found; cat /run/rootfs-fetch.list >>/found\n"
+    );
+    fs::write(rootfs.join("usr/bin/apt-get"), apt).unwrap();
+}
+
+const LIST_OPTIONS: &str =
+    "-o=Dir::Etc::SourceList=/run/rootfs-fetch.list\n-o=Dir::Etc::SourceParts=-\n";
+
+#[test]
+fn another_mirror_a_snapshot_and_components_are_for_the_installation_only() {
+    need!(root() && installed("busybox"));
+    let place = Place::new();
+    tree_with_listing_apt(&place, "http://own", "");
+    let mirror = ["--apt-mirror", "http://m/ubuntu", "--snapshot", "20240301T030400Z"];
+    let args =
+        [&mirror[..], &["--components", "main,restricted", "--install", "x", "rootfs"]].concat();
+    place.fetch(&args).success();
+    let line =
+        |part: &str| format!("deb http://m/ubuntu/20240301T030400Z focal{part} main restricted\n");
+    let expected = [
+        LIST_OPTIONS,
+        "-o=Acquire::Check-Valid-Until=false\n",
+        &line(""),
+        &line("-updates"),
+        &line("-security"),
+    ];
+    let rootfs = place.path("rootfs");
+    assert_eq!(fs::read_to_string(rootfs.join("found")).unwrap(), expected.concat());
+    let own = fs::read_to_string(rootfs.join("etc/apt/sources.list")).unwrap();
+    assert_eq!(own, "deb http://own focal main\n");
+    assert!(!rootfs.join("run/rootfs-fetch.list").exists());
+}
+
+#[test]
+fn a_release_that_has_left_its_mirror_is_installed_from_the_old_releases_and_this_is_told() {
+    need!(root() && installed("busybox"));
+    let (place, server) = (Place::new(), Server::new([]));
+    let mirror = server.url("/ubuntu");
+    tree_with_listing_apt(&place, &mirror, "[ -e /run/rootfs-fetch.list ] || exit 100");
+    let installed = place.fetch(&["--install", "x", "rootfs"]).success();
+    let lists: Vec<String> = ["", "-updates", "-security"]
+        .map(|part| {
+            format!("deb http://old-releases.ubuntu.com/ubuntu focal{part} main universe\n")
+        })
+        .to_vec();
+    let stderr = format!(
+        "rootfs-fetch: installing x\n\
+         rootfs-fetch: '{mirror}/dists/focal/InRelease' is gone, so installing from Ubuntu's old releases:\n  {}",
+        lists.join("  ")
+    );
+    assert_eq!(installed.stderr, stderr);
+    let found = fs::read_to_string(place.path("rootfs/found")).unwrap();
+    assert_eq!(found, format!("{LIST_OPTIONS}{}", lists.concat()));
+    assert_eq!(server.requests(), ["/ubuntu/dists/focal/InRelease"]);
+}
+
+#[test]
+fn a_hook_works_on_the_tree_before_it_gets_its_name() {
+    need!(root());
+    let place = Place::new();
+    fs::write(place.path("a.tar"), small_tarball()).unwrap();
+    let args = ["--from", "a.tar", "--no-install", "--hook"];
+    let hook = "test -d \"$1/etc\" && basename \"$1\" >\"$1/etc/hooked\"";
+    place.fetch(&[&args[..], &[hook, "rootfs"]].concat()).success();
+    let hooked = fs::read_to_string(place.path("rootfs/etc/hooked")).unwrap();
+    assert_eq!(hooked, ".rootfs.partial\n");
+    let refused = place.fetch(&[&args[..], &["echo no >&2; exit 4", "other"]].concat());
+    let stderr = "\
+rootfs-fetch: unpacking 'a.tar'
+no
+rootfs-fetch: 'sh' ended with status 4; its output is above
+  undone: '.other.partial' is removed
+";
+    assert_eq!(refused, failed(1, stderr));
+    assert_eq!(place.names(), ["a.tar", "rootfs"]);
+}
+
 /// The machine's architecture in Debian's words.
 fn machine_arch() -> &'static str {
     match std::env::consts::ARCH {

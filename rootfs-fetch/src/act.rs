@@ -13,6 +13,7 @@ use crate::{
     verify::Hashing,
 };
 use std::{
+    ffi::OsString,
     fs::File,
     io::{self, Seek as _, Write as _},
     os::unix::ffi::OsStrExt as _,
@@ -144,15 +145,25 @@ impl Plan {
                 bootstrap.build(dir, tree)?;
             }
         }
-        if self.packages.is_empty() { Ok(()) } else { self.install(dir, shown, &self.packages) }
+        if !self.packages.is_empty() {
+            self.install(dir, shown, &self.packages)?;
+        }
+        for command in &self.hooks {
+            self.trace(&Step::Hook { command: command.clone(), dir: shown.to_owned() });
+            let words = ["sh", "-c", command, "sh"].map(OsString::from);
+            let argv = words.into_iter().chain([dir.into()]).collect();
+            run(&Job::Program { argv })?;
+        }
+        Ok(())
     }
 
     fn install(&self, dir: &Path, shown: &Path, packages: &[String]) -> Result<(), Error> {
-        self.trace(&Step::Install { packages: packages.to_vec(), dir: shown.to_owned() });
+        self.trace(&self.install_step(packages, shown));
         if !packages.is_empty() {
             say(&format!("installing {}", packages.join(" ")));
         }
-        run(&Job::Packages { root: dir.into(), packages: packages.to_vec() })
+        let (packages, sources) = (packages.to_vec(), self.sources.clone());
+        run(&Job::Packages { root: dir.into(), packages, sources })
     }
 
     fn trace(&self, step: &Step) {

@@ -84,6 +84,24 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "install")]
     pub(crate) no_install: bool,
 
+    /// Install from this apt mirror, and not from those that the tree names; it keeps its own list
+    #[arg(long, value_name = "URL", conflicts_with = "bootstrap")]
+    pub(crate) apt_mirror: Option<String>,
+
+    /// Install what there was at TIME, such as 20240301T030400Z, from snapshot.ubuntu.com or
+    /// snapshot.debian.org, or from '/TIME' of --apt-mirror
+    #[arg(long, value_name = "TIME", conflicts_with = "bootstrap")]
+    pub(crate) snapshot: Option<String>,
+
+    /// Components of that mirror to install from [default: main, and universe for Ubuntu]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "bootstrap")]
+    pub(crate) components: Vec<String>,
+
+    /// Shell command to run on the host when a tree is made, before it gets its name, with its path as
+    /// $1; in mount and PID namespaces that end with it. Repeat it for more
+    #[arg(long, value_name = "CMD")]
+    pub(crate) hook: Vec<String>,
+
     /// Make the tree anew where DEST is complete already, and exchange the two at the end
     #[arg(long)]
     pub(crate) force: bool,

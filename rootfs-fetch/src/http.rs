@@ -175,6 +175,13 @@ pub(crate) fn exists(url: &str, patience: Duration) -> bool {
     request(url, None, limits).is_ok_and(|response| response.status().is_success())
 }
 
+/// Whether the server of `url` says, within `patience`, that it has no such file.
+pub(crate) fn is_gone(url: &str, patience: Duration) -> bool {
+    let limits = Limits { answer: patience, timeout: patience, retries: 0, max_size: u64::MAX };
+    let gone = [StatusCode::NOT_FOUND, StatusCode::GONE];
+    request(url, None, limits).is_ok_and(|response| gone.contains(&response.status()))
+}
+
 /// What an answer other than the file means.
 pub(crate) fn refusal(url: &str, response: &Response) -> Answer {
     let status = response.status();

@@ -6,6 +6,8 @@
 
 use crate::{
     error::{Attempt as _, Error, say},
+    http,
+    sources::{LIST, Sources, System},
     steps::proxies,
 };
 use nix::{
@@ -36,6 +38,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
     thread,
+    time::Duration,
 };
 
 /// The name by which this program knows that it is the one in the new namespaces.
@@ -55,9 +58,9 @@ const APT_OPTIONS: [&str; 9] = [
 ];
 
 /// An apt-get command: `verb` is install, update, clean.
-pub(crate) fn apt_get(verb: &'static str, packages: &[String]) -> Vec<String> {
-    let words = ["apt-get", verb].into_iter().chain(APT_OPTIONS);
-    words.map(str::to_owned).chain(packages.iter().cloned()).collect()
+pub(crate) fn apt_get(verb: &'static str, sources: &Sources, packages: &[String]) -> Vec<String> {
+    let words = ["apt-get", verb].into_iter().chain(APT_OPTIONS).map(str::to_owned);
+    words.chain(sources.apt_options()).chain(packages.iter().cloned()).collect()
 }
 
 /// In a file that is put into the tree while packages are installed. One that a killed run has left is told
@@ -71,7 +74,7 @@ pub(crate) const PLACED: [&str; 2] = ["/etc/resolv.conf", "/usr/sbin/policy-rc.d
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     /// Install `packages` in the tree at `root`, and take away what apt keeps of them.
-    Packages { root: OsString, packages: Vec<String> },
+    Packages { root: OsString, packages: Vec<String>, sources: Sources },
     /// Run this program.
     Program { argv: Vec<OsString> },
 }
@@ -144,7 +147,7 @@ fn obey() -> Result<(), Error> {
     mount(None::<&Path>, "/", None::<&Path>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&Path>)
         .attempt(|| "cannot make '/' private".into())?;
     match job {
-        Job::Packages { root, packages } => install(Path::new(&root), &packages),
+        Job::Packages { root, packages, sources } => install(Path::new(&root), &packages, &sources),
         Job::Program { argv } => {
             mount_at(Some("proc"), "/proc", "proc", NOTHING_RUNS, None)?;
             // For temporary files, which a killed program does not remove.
@@ -172,29 +175,63 @@ fn program(words: &[OsString]) -> Result<(), Error> {
     wait_for(command, &program.to_string_lossy())
 }
 
-fn install(root: &Path, packages: &[String]) -> Result<(), Error> {
+fn install(root: &Path, packages: &[String], sources: &Sources) -> Result<(), Error> {
     let nodes = host_nodes()?;
     let resolv_conf = content(Path::new("/etc/resolv.conf"));
     enter(root)?;
     mount_all(&nodes)?;
     let placed = Placed::put(&resolv_conf)?;
     suppress_fsync();
-    let installed = apt(packages);
+    let installed = apt(packages, sources);
     let removed = placed.remove();
     installed.and(removed)
 }
 
-fn apt(packages: &[String]) -> Result<(), Error> {
+fn apt(packages: &[String], sources: &Sources) -> Result<(), Error> {
+    let mut sources = sources.clone();
+    write_list(&sources)?;
     if !packages.is_empty() {
-        run_apt("update", &[])?;
-        run_apt("install", packages)?;
+        if let Err(error) = run_apt("update", &sources, &[]) {
+            sources = instead(&sources).ok_or(error)?;
+            write_list(&sources)?;
+            run_apt("update", &sources, &[])?;
+        }
+        run_apt("install", &sources, packages)?;
     }
-    run_apt("clean", &[])?;
+    run_apt("clean", &sources, &[])?;
     remove_lists().attempt(|| "cannot remove apt's lists from the tree".into())
 }
 
-fn run_apt(verb: &'static str, packages: &[String]) -> Result<(), Error> {
-    let [program, args @ ..] = &*apt_get(verb, packages) else { return Ok(()) };
+/// Write the list that apt takes instead of the tree's own, if there is to be one.
+fn write_list(sources: &Sources) -> Result<(), Error> {
+    if !sources.are_given() {
+        return Ok(());
+    }
+    let system = System::parse(&content(Path::new("/etc/os-release"))).ok_or_else(|| {
+        Error::new(
+            "cannot tell the tree's release: '/etc/os-release' in it has no VERSION_CODENAME",
+        )
+    })?;
+    fs::write(LIST, sources.list(&system)).attempt(|| format!("cannot write '{LIST}'"))
+}
+
+/// Where to install from when a release of Ubuntu has left the mirror that the tree names.
+fn instead(sources: &Sources) -> Option<Sources> {
+    let system = System::parse(&content(Path::new("/etc/os-release")))?;
+    let index = system.index(&content(Path::new("/etc/apt/sources.list")))?;
+    if sources.are_given() || !http::is_gone(&index, Duration::from_secs(10)) {
+        return None;
+    }
+    let old = Sources::old_releases();
+    say(&format!(
+        "'{index}' is gone, so installing from Ubuntu's old releases:\n  {}",
+        old.list(&system).trim_end().replace('\n', "\n  ")
+    ));
+    Some(old)
+}
+
+fn run_apt(verb: &'static str, sources: &Sources, packages: &[String]) -> Result<(), Error> {
+    let [program, args @ ..] = &*apt_get(verb, sources, packages) else { return Ok(()) };
     let mut command = Command::new(program);
     command.args(args).env_clear().envs(proxies()).envs([
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),

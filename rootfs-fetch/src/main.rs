@@ -15,6 +15,7 @@ mod install;
 mod plan;
 mod signature;
 mod source;
+mod sources;
 mod steps;
 mod tree;
 mod unpack;

@@ -9,6 +9,7 @@ use crate::{
     http::Limits,
     install::{PLACED, is_placed},
     source::{Base, Local, Remote, Wanted, machine_arch},
+    sources::Sources,
     steps::Step,
     tree::Tree,
     verify::Sum,
@@ -25,6 +26,8 @@ use std::{
 pub(crate) struct Plan {
     pub(crate) goal: Goal,
     pub(crate) packages: Vec<String>,
+    pub(crate) sources: Sources,
+    pub(crate) hooks: Vec<String>,
     pub(crate) max_size: u64,
     pub(crate) dry_run: bool,
     pub(crate) verbose: bool,
@@ -68,10 +71,12 @@ impl Plan {
         let packages = if cli.no_install { Vec::new() } else { cli.install.clone() };
         packages.iter().try_for_each(|package| require_package_name(package))?;
         let source = Source::new(cli)?;
+        let (mirror, snapshot) = (cli.apt_mirror.as_deref(), cli.snapshot.as_deref());
+        let sources = Sources::new(mirror, snapshot, &cli.components)?;
         let Cli { dry_run, verbose, json, .. } = *cli;
         let goal = Goal::new(cli, source, &packages)?;
-        let max_size = cli.max_size.0;
-        Ok(Self { goal, packages, max_size, dry_run, verbose, json })
+        let (hooks, max_size) = (cli.hook.clone(), cli.max_size.0);
+        Ok(Self { goal, packages, sources, hooks, max_size, dry_run, verbose, json })
     }
 
     /// The steps, in order.
@@ -84,15 +89,25 @@ impl Plan {
         let mut steps = match work {
             Work::Nothing => return Vec::new(),
             Work::Install(packages) => {
-                return vec![Step::Install { packages: packages.clone(), dir: dest.shown.clone() }];
+                return vec![self.install_step(packages, &dest.shown)];
             }
             Work::Make(source) => source.steps(&dir),
         };
         if !self.packages.is_empty() {
-            steps.push(Step::Install { packages: self.packages.clone(), dir: dir.clone() });
+            steps.push(self.install_step(&self.packages, &dir));
         }
+        let hook = |command: &String| Step::Hook { command: command.clone(), dir: dir.clone() };
+        steps.extend(self.hooks.iter().map(hook));
         steps.push(dest.publish_step());
         steps
+    }
+}
+
+impl Plan {
+    /// Installing `packages` in the tree at `dir`.
+    pub(crate) fn install_step(&self, packages: &[String], dir: &Path) -> Step {
+        let (packages, sources) = (packages.to_vec(), self.sources.clone());
+        Step::Install { packages, sources, dir: dir.to_owned() }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     bootstrap::Bootstrap,
     install::apt_get,
     source::{List, Remote, Wanted},
+    sources::{LIST, Sources, System},
     verify::Sum,
 };
 use std::{
@@ -30,7 +31,9 @@ pub(crate) enum Step {
     /// Build from packages.
     Build { bootstrap: Bootstrap, dir: PathBuf },
     /// Install packages.
-    Install { packages: Vec<String>, dir: PathBuf },
+    Install { packages: Vec<String>, sources: Sources, dir: PathBuf },
+    /// Run a command of the user's on the tree.
+    Hook { command: String, dir: PathBuf },
     /// Give the tree its name.
     Rename { dir: PathBuf, dest: PathBuf },
     /// Give the tree its name, and remove the one that had it.
@@ -80,7 +83,12 @@ impl Display for Step {
                 writeln!(f, "{TAR} --gzip --directory={dir} --file=-")
             }
             Self::Build { bootstrap, dir } => bootstrap.write_commands(dir, f),
-            Self::Install { packages, dir } => install(packages, dir, f),
+            Self::Install { packages, sources, dir } => install(packages, sources, dir, f),
+            Self::Hook { command, dir } => {
+                let words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--"];
+                let (inside, command) = (words.join(" "), quote(command));
+                writeln!(f, "{inside} sh -c {command} sh {}", shown(dir))
+            }
             Self::Rename { dir, dest } => {
                 writeln!(f, "mv --no-target-directory {} {}", shown(dir), shown(dest))
             }
@@ -188,11 +196,21 @@ fn check(sum: Sum, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-fn install(packages: &[String], dir: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn install(
+    packages: &[String],
+    sources: &Sources,
+    dir: &Path,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     let dir = shown(dir);
+    if sources.are_given() {
+        let list = sources.list(&System::placeholder());
+        writeln!(f, ". {dir}/etc/os-release")?;
+        writeln!(f, "cat > {dir}{LIST} <<LIST\n{list}LIST")?;
+    }
     let inside = "unshare --mount --pid --fork --kill-child";
     let mut apt = |verb, packages: &[String]| {
-        let words = apt_get(verb, packages).join(" ");
+        let words = apt_get(verb, sources, packages).join(" ");
         writeln!(f, "{inside} --mount-proc={dir}/proc -- chroot {dir} {words}")
     };
     if !packages.is_empty() {
