@@ -18,35 +18,41 @@ use std::{
 
 /// A lock on a cgroup, held until it is dropped or the process ends.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    dir: PathBuf,
+}
 
 impl Lock {
     /// Hold the cgroup at `dir` together with others; `None` if it is gone.
     pub(crate) fn share(dir: &Path) -> Result<Option<Self>, Error> {
         let Some(lock) = Self::open(dir)? else { return Ok(None) };
         loop {
-            match fcntl_lock(&lock.0, FlockOperation::LockShared) {
+            match fcntl_lock(&lock.file, FlockOperation::LockShared) {
                 Err(Errno::INTR) => {}
                 locked => break locked.attempt(|| format!("cannot lock '{}'", dir.display()))?,
             }
         }
         // It may have been removed, and even made anew, while we waited.
-        Ok(Some(lock).filter(|lock| lock.is_of(dir)))
+        Ok(Some(lock).filter(Self::is_current))
     }
 
     /// Hold the cgroup at `dir` alone; `None` if that is not possible, or if it is gone.
     pub(crate) fn alone(dir: &Path) -> Result<Option<Self>, Error> {
-        Ok(Self::open(dir)?.filter(|lock| lock.try_alone() && lock.is_of(dir)))
+        Ok(Self::open(dir)?.filter(Self::try_alone))
     }
 
     /// Whether nobody else holds it. The share is given up first: of two that ask at the same time, the
     /// second is alone.
     pub(crate) fn become_alone(&self) -> bool {
-        fcntl_lock(&self.0, FlockOperation::Unlock).is_ok() && self.try_alone()
+        fcntl_lock(&self.file, FlockOperation::Unlock).is_ok() && self.try_alone()
     }
 
+    /// Whether the lock could be had and is of the cgroup that is there now. In the moment without any,
+    /// another run may have removed ours and a third one made it anew: that one is not ours to remove.
     fn try_alone(&self) -> bool {
-        fcntl_lock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+        fcntl_lock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && self.is_current()
     }
 
     fn open(dir: &Path) -> Result<Option<Self>, Error> {
@@ -55,12 +61,12 @@ impl Lock {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             file => file
                 .attempt(|| format!("cannot open '{}'", path.display()))
-                .map(|file| Some(Self(file))),
+                .map(|file| Some(Self { file, dir: dir.to_path_buf() })),
         }
     }
 
-    fn is_of(&self, dir: &Path) -> bool {
-        match (self.0.metadata(), fs::metadata(file_of(dir))) {
+    fn is_current(&self) -> bool {
+        match (self.file.metadata(), fs::metadata(file_of(&self.dir))) {
             (Ok(open), Ok(there)) => open.ino() == there.ino(),
             _ => false,
         }
