@@ -307,7 +307,8 @@ fn nat_leads_out_under_the_hosts_address() {
     assert_eq!(host.sh(ping).code, 1, "outside knows no way back to 192.168.10.0/24");
     up(&host, &["--nat"]).success();
     host.sh(ping).success();
-    host.sh("nft delete table ip netns-setup-container_network_ns").success();
+    // As a firewall does when it starts anew.
+    host.sh("nft flush ruleset").success();
     let check = host.run("netns-setup", &["check", "--nat"]);
     let line = "nft table 'netns-setup-container_network_ns' is missing or different\n";
     assert_eq!(check, Outcome { code: 1, ..done(line) });
@@ -746,6 +747,19 @@ fn host_with_outside() -> Host {
         until ping -c1 -W1 203.0.113.2; do :; done")
         .success();
     host
+}
+
+#[test]
+fn a_port_that_another_network_publishes_is_refused() {
+    need!(root() && installed("nft"));
+    let host = host();
+    up(&host, &["--publish", "8080:80", "one"]).success();
+    let second = [&["--publish", "192.0.2.1:8080:81"], &second_network("two")[..]].concat();
+    let expected =
+        "netns-setup: port '192.0.2.1:8080:81' is published for network namespace 'one' already\n";
+    assert_eq!(up(&host, &second), refused(1, expected));
+    let second = [&["--publish", "8080:81/udp"], &second_network("two")[..]].concat();
+    up(&host, &second).success();
 }
 
 /// A server in the container that tells its caller's address, on a TCP or UDP port, until it is dropped.

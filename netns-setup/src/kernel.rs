@@ -65,13 +65,14 @@ impl Host {
             inside: self.inside.as_ref().map(read).transpose()?,
             forwarding: forwarding::is_on()?,
             nat: Table::Unknown,
+            published: vec![],
             firewall: None,
             dns: dns::look(&self.name)?,
         };
         drop(lock);
         let Asks { nft, iptables } = asks(&state);
         if nft {
-            state.nat = nat::look(&self.name)?;
+            (state.nat, state.published) = nat::look(&self.name)?;
         }
         if iptables {
             state.firewall = Firewall::look(&self.name)?;

@@ -144,32 +144,44 @@ pub(crate) fn delete_text(netns: &str) -> String {
     format!("table ip {table}; delete table ip {table}")
 }
 
-/// What is there now.
-pub(crate) fn look(netns: &str) -> Result<Table, Error> {
-    // Asked for by its name, a table that is not there would be a failure like any other.
-    let Some(names) = list()? else { return Ok(Table::Unknown) };
-    if !names.iter().any(|name| name == netns) {
-        return Ok(Table::Absent);
-    }
-    let text = nft(&["list", "table", "ip", &table(netns)])?.unwrap_or_default();
-    Ok(Table::Rules(read(&text)))
+/// What is there now: our table, and the ports that other networks of ours publish, with their names.
+pub(crate) fn look(netns: &str) -> Result<(Table, Vec<(String, String)>), Error> {
+    // All at once: asked for by its name, a table that is not there would be a failure like any other.
+    let Some(listing) = nft(&["list", "ruleset", "ip"])? else {
+        return Ok((Table::Unknown, vec![]));
+    };
+    let tables = read(&listing);
+    let others = tables.iter().filter(|(name, _)| name != netns);
+    let published = others.flat_map(|(name, table)| {
+        table.published().into_iter().map(move |port| (name.clone(), port))
+    });
+    let published = published.collect();
+    let ours = tables.into_iter().find(|(name, _)| name == netns);
+    Ok((ours.map_or(Table::Absent, |(_, table)| table), published))
 }
 
-fn read(listing: &str) -> Vec<Rule> {
+/// The tables of ours in a listing, by the names of their networks.
+fn read(listing: &str) -> Vec<(String, Table)> {
+    let mut tables = vec![];
     let mut chain = None;
-    let mut rules = vec![];
-    for line in listing.lines().map(str::trim) {
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix("table ip ") {
+            let name = name.trim_end_matches(" {").strip_prefix(TABLE);
+            tables.push((name.map(ToOwned::to_owned), vec![]));
+            continue;
+        }
+        let line = line.trim();
         if let Some(name) = line.strip_prefix("chain ") {
             let name = name.trim_end_matches(" {");
             chain = CHAINS.into_iter().find(|chain| chain.name() == name);
-        } else if let Some(chain) = chain
+        } else if let (Some(chain), Some((Some(_), rules))) = (chain, tables.last_mut())
             && !matches!(line, "" | "}")
             && !line.starts_with("type ")
         {
             rules.push(Rule { chain, text: line.into() });
         }
     }
-    rules
+    tables.into_iter().filter_map(|(name, rules)| Some((name?, Table::Rules(rules)))).collect()
 }
 
 /// The names for which there is a table of ours; none without nft.
@@ -234,7 +246,10 @@ mod tests {
             \"h\" ct status dnat masquerade\n\t}\n}\n";
         let port = Publish::new("8080:80").unwrap();
         let [outside, _] = publish(&port, "192.168.10.2".parse().unwrap());
-        let table = Table::Rules(read(listing));
+        let strange = "table ip filter {\n\tchain output {\n\t\tcounter accept\n\t}\n}\n";
+        let mut tables = read(&format!("{strange}{listing}"));
+        let (name, table) = tables.pop().unwrap();
+        assert_eq!((name.as_str(), tables), ("demo", vec![]));
         assert_eq!(table, Table::Rules(vec![outside, hairpin(subnet(), "h")]));
         assert_eq!(table.published(), ["8080:80"]);
         assert!(!table.masquerades());

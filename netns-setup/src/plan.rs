@@ -8,6 +8,7 @@ use crate::{
     mark::Mark,
     nat::{self, Rule},
     netlink::{Kind, Link, Pair, Route},
+    publish::Publish,
     state::{Side, State, bridge_mac, our_bridge},
     steps::{End, Step},
     wanted::Wanted,
@@ -149,6 +150,14 @@ impl<'a> Planner<'a> {
         let wanted = self.wanted;
         if wants_table(wanted) && self.state.nat == nat::Table::Unknown {
             return Err(nat::missing());
+        }
+        for port in &wanted.publish {
+            let same = |text: &str| Publish::new(text).is_ok_and(|other| other.clashes(port));
+            if let Some((other, _)) = self.state.published.iter().find(|(_, text)| same(text)) {
+                return Err(Error::new(format!(
+                    "port '{port}' is published for network namespace '{other}' already"
+                )));
+            }
         }
         let Some(firewall) = &self.state.firewall else { return Ok(()) };
         let link = wanted.router();
@@ -675,6 +684,7 @@ mod tests {
             inside: None,
             forwarding: false,
             nat: nat::Table::Unknown,
+            published: vec![],
             firewall: None,
             dns: dns::File::Absent,
         }

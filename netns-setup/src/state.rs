@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) inside: Option<Side>,
     pub(crate) forwarding: bool,
     pub(crate) nat: Table,
+    /// The ports that other networks of ours publish, with their names.
+    pub(crate) published: Vec<(String, String)>,
     /// None without iptables, and where nobody looked.
     pub(crate) firewall: Option<Firewall>,
     pub(crate) dns: dns::File,
