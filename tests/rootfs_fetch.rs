@@ -333,8 +333,12 @@ fn standard_input_is_taken_with_the_right_sum() {
     command.args(["--sha256", &sha256(&tarball), "rootfs"]);
     let made = outcome_with_input(&mut command, &tarball).success();
     let path = place.path("rootfs");
-    let result = format!("{{\"changed\":true,\"packages\":[],\"path\":\"{}\"}}\n", path.display());
-    assert_eq!((&*made.stdout, &*made.stderr), (&*result, ""));
+    let mut result: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    assert_eq!(result["manifest"].take().as_str().unwrap().len(), 64);
+    let expected = serde_json::json!({
+        "changed": true, "manifest": null, "packages": [], "path": path.to_str().unwrap()
+    });
+    assert_eq!((result, &*made.stderr), (expected, ""));
     assert_eq!(fs::read_to_string(path.join("etc/motd")).unwrap(), "hello\n");
 }
 
@@ -1002,6 +1006,25 @@ rootfs-fetch: 'sh' ended with status 4; its output is above
 ";
     assert_eq!(refused, failed(1, stderr));
     assert_eq!(place.names(), ["a.tar", "rootfs"]);
+}
+
+#[test]
+fn with_a_source_date_epoch_two_runs_give_the_same_tree() {
+    need!(root() && installed("mmdebstrap"));
+    let place = Place::new();
+    let make = |name: &str| {
+        let mut command = tool("rootfs-fetch");
+        command.current_dir(&place.dir).env("SOURCE_DATE_EPOCH", "1700000000");
+        command.args(["--json", "--install", "less", "--from"]).arg(debian_tarball()).arg(name);
+        let result = outcome(&mut command).success().stdout;
+        serde_json::from_str::<serde_json::Value>(&result).unwrap()["manifest"].clone()
+    };
+    let (one, two) = (make("one"), make("two"));
+    let difference =
+        sh(&format!("cd '{}' && diff -r --no-dereference one two", place.dir.display()));
+    assert_eq!(one, two, "{difference:?}");
+    let late = sh(&format!("find '{}/one' -newermt @1700000000", place.dir.display()));
+    assert_eq!(late.success().stdout, "");
 }
 
 /// The machine's architecture in Debian's words.

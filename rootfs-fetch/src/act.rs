@@ -5,6 +5,7 @@ use crate::{
     download::Fetched,
     error::{Attempt as _, Error, say, trace},
     install::{Job, run},
+    manifest,
     plan::{Goal, Plan, Source, Work},
     source::Local,
     steps::Step,
@@ -67,15 +68,27 @@ impl Plan {
         let cannot = || "cannot write to standard output".to_owned();
         let mut stdout = io::stdout();
         if self.json {
+            let manifest = self.manifest(path)?;
             let result = serde_json::json!({
                 "path": path.to_string_lossy(),
                 "changed": !matches!(self.goal, Goal::Tree(_, Work::Nothing)),
                 "packages": self.packages,
+                "manifest": manifest,
             });
             return writeln!(stdout, "{result}").attempt(cannot);
         }
         stdout.write_all(path.as_os_str().as_bytes()).attempt(cannot)?;
         stdout.write_all(b"\n").attempt(cannot)
+    }
+
+    /// The sum of all that is in the tree that was made.
+    fn manifest(&self, path: &Path) -> Result<Option<String>, Error> {
+        if matches!(self.goal, Goal::File(_)) {
+            return Ok(None);
+        }
+        let cannot = || format!("cannot read '{}'", path.display());
+        let tree = Tree::new(File::open(path).attempt(cannot)?.into());
+        Ok(Some(manifest::sum(&tree).attempt(cannot)?.to_string()))
     }
 
     /// Have a file in the cache, and give its path.
@@ -153,6 +166,11 @@ impl Plan {
             let words = ["sh", "-c", command, "sh"].map(OsString::from);
             let argv = words.into_iter().chain([dir.into()]).collect();
             run(&Job::Program { argv })?;
+        }
+        if let Some(epoch) = self.epoch {
+            self.trace(&Step::Settle { epoch, dir: shown.to_owned() });
+            let cannot = || format!("cannot set the times in '{}'", shown.display());
+            manifest::settle(tree, epoch).attempt(cannot)?;
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ pub(crate) struct Cli {
     #[arg(long, conflicts_with = "sha256")]
     pub(crate) insecure: bool,
 
-    /// Print the result as a JSON object
+    /// Print the result as a JSON object; 'manifest' in it is the sum of all that is in the tree
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -154,7 +154,8 @@ impl FromStr for Size {
 
 const AFTER_HELP: &str = "\
 Environment: http_proxy, https_proxy, all_proxy and no_proxy are used and passed to apt;
-XDG_CACHE_HOME.
+XDG_CACHE_HOME; with SOURCE_DATE_EPOCH no time in the tree is later, and no log stays, so that two
+runs give the same tree.
 
 Exit status: 0 done, or nothing to do; 1 failed, nothing is left; 2 wrong usage;
 3 failed, and something is left behind, which the message names.

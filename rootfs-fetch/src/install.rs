@@ -233,7 +233,8 @@ fn instead(sources: &Sources) -> Option<Sources> {
 fn run_apt(verb: &'static str, sources: &Sources, packages: &[String]) -> Result<(), Error> {
     let [program, args @ ..] = &*apt_get(verb, sources, packages) else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args(args).env_clear().envs(proxies()).envs([
+    let epoch = std::env::var_os("SOURCE_DATE_EPOCH").map(|epoch| ("SOURCE_DATE_EPOCH", epoch));
+    command.args(args).env_clear().envs(proxies()).envs(epoch).envs([
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("LC_ALL", "C.UTF-8"),

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) packages: Vec<String>,
     pub(crate) sources: Sources,
     pub(crate) hooks: Vec<String>,
+    /// The latest time that a tree may hold, in seconds since 1970.
+    pub(crate) epoch: Option<i64>,
     pub(crate) max_size: u64,
     pub(crate) dry_run: bool,
     pub(crate) verbose: bool,
@@ -76,7 +78,8 @@ impl Plan {
         let Cli { dry_run, verbose, json, .. } = *cli;
         let goal = Goal::new(cli, source, &packages)?;
         let (hooks, max_size) = (cli.hook.clone(), cli.max_size.0);
-        Ok(Self { goal, packages, sources, hooks, max_size, dry_run, verbose, json })
+        let epoch = source_date_epoch()?;
+        Ok(Self { goal, packages, sources, hooks, epoch, max_size, dry_run, verbose, json })
     }
 
     /// The steps, in order.
@@ -98,6 +101,7 @@ impl Plan {
         }
         let hook = |command: &String| Step::Hook { command: command.clone(), dir: dir.clone() };
         steps.extend(self.hooks.iter().map(hook));
+        steps.extend(self.epoch.map(|epoch| Step::Settle { epoch, dir: dir.clone() }));
         steps.push(dest.publish_step());
         steps
     }
@@ -235,6 +239,20 @@ fn require_package_name(package: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::usage(format!("'{package}' is no package name")))
+}
+
+/// The time of `SOURCE_DATE_EPOCH`, which makes what is built the same each time
+/// (<https://reproducible-builds.org/specs/source-date-epoch/>).
+fn source_date_epoch() -> Result<Option<i64>, Error> {
+    let Some(text) = env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    let wrong = || {
+        let text = text.display();
+        Error::usage(format!("SOURCE_DATE_EPOCH is '{text}': seconds since 1970 are wanted"))
+    };
+    seconds.map(Some).ok_or_else(wrong)
 }
 
 fn default_cache() -> Result<PathBuf, Error> {

@@ -3,6 +3,7 @@
 use crate::{
     bootstrap::Bootstrap,
     install::apt_get,
+    manifest::RECORDS,
     source::{List, Remote, Wanted},
     sources::{LIST, Sources, System},
     verify::Sum,
@@ -34,6 +35,8 @@ pub(crate) enum Step {
     Install { packages: Vec<String>, sources: Sources, dir: PathBuf },
     /// Run a command of the user's on the tree.
     Hook { command: String, dir: PathBuf },
+    /// Take away what tells one run from another.
+    Settle { epoch: i64, dir: PathBuf },
     /// Give the tree its name.
     Rename { dir: PathBuf, dest: PathBuf },
     /// Give the tree its name, and remove the one that had it.
@@ -88,6 +91,14 @@ impl Display for Step {
                 let words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--"];
                 let (inside, command) = (words.join(" "), quote(command));
                 writeln!(f, "{inside} sh -c {command} sh {}", shown(dir))
+            }
+            Self::Settle { epoch, dir } => {
+                let dir = shown(dir);
+                let records: Vec<String> =
+                    RECORDS.iter().map(|record| format!("{dir}/{record}")).collect();
+                writeln!(f, "rm --force {}", records.join(" "))?;
+                let touch = format!("touch --no-dereference --date=@{epoch}");
+                writeln!(f, "find {dir} -newermt @{epoch} -exec {touch} {{}} +")
             }
             Self::Rename { dir, dest } => {
                 writeln!(f, "mv --no-target-directory {} {}", shown(dir), shown(dest))

@@ -163,7 +163,8 @@ fn unlink_files(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {
     Ok(dirs)
 }
 
-fn names(dir: impl AsFd) -> Result<Vec<CString>> {
+/// The names in `dir`, without `.` and `..`.
+pub(crate) fn names(dir: impl AsFd) -> Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
