@@ -204,6 +204,20 @@ fn command_runs_inside_and_nothing_is_left() {
 }
 
 #[test]
+fn controllers_of_both_versions_are_used_in_one_run() {
+    need!(root() && controller("pids") && controller("hugetlb"));
+    let scratch = Scratch::new("both");
+    let options = ["run", "--pids-max", "10", "--hugetlb-max", "2M=0"];
+    let command = ["{}", "--", "cat", "/proc/self/cgroup"];
+    let outcome = scratch.run(&[&options[..], &command].concat()).success();
+    for controller in ["pids", "hugetlb"] {
+        let (kind, name) = (if on_v1(controller) { controller } else { "" }, &scratch.name);
+        let line = format!(":{kind}:/{name}");
+        assert!(outcome.stdout.lines().any(|each| each.ends_with(&line)), "{line}: {outcome:?}");
+    }
+}
+
+#[test]
 fn the_limit_is_what_the_file_reads() {
     need!(root() && controller("pids"));
     let scratch = Scratch::new("reads");

@@ -114,9 +114,6 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) steps: Steps,
 
-    #[command(flatten)]
-    pub(crate) limits: Limits,
-
     /// Join the cgroup and execute COMMAND in place of cgroup-apply
     ///
     /// No process of ours stays to wait or report; the cgroup stays, as with
@@ -150,6 +147,9 @@ pub(crate) struct Run {
     /// Program to run, and its arguments
     #[arg(value_name = "COMMAND", last = true, required = true)]
     pub(crate) command: Vec<OsString>,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// `create`.
@@ -158,12 +158,12 @@ pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) steps: Steps,
 
-    #[command(flatten)]
-    pub(crate) limits: Limits,
-
     /// The cgroup, below the root of each hierarchy
     #[arg(value_name = "NAME", default_value = "container")]
     pub(crate) name: Name,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// `delete`.
