@@ -73,6 +73,30 @@ fn signals_wait_until_the_change_is_done() {
 }
 
 #[test]
+fn runs_on_one_name_wait_for_each_other() {
+    need!(root());
+    let host = host();
+    let before = everything(&host);
+    let ten = |verb: &str| {
+        let start = |_| {
+            let mut command = host.tool("netns-setup");
+            command
+                .args([verb, "demo"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let started: Vec<_> = (0..10).map(start).collect();
+        started.into_iter().map(|mut child| child.wait().unwrap().code().unwrap()).sum::<i32>()
+    };
+    assert_eq!(ten("up"), 0);
+    assert_eq!(host.run("netns-setup", &["check", "demo"]), done(""));
+    assert_eq!(ten("down"), 0);
+    assert_eq!(everything(&host), before);
+}
+
+#[test]
 fn a_hundred_networks_come_and_go_at_once() {
     need!(root());
     let host = host();
