@@ -19,6 +19,7 @@ mod ns_spawn;
 mod pty;
 mod rootfs_archives;
 mod rootfs_fetch;
+mod rootfs_layout;
 mod rootfs_server;
 mod rootfs_signatures;
 mod seccomp;

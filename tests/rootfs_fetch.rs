@@ -28,7 +28,7 @@ const REAL_PATH: &str = "/ubuntu-base/releases/20.04/release/ubuntu-base-20.04.5
 
 /// A directory of a test's own, for the cache and for DEST.
 pub(crate) struct Place {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Removes it at the end, unless it is a part of another one.
     _removed: Option<TempDir>,
 }

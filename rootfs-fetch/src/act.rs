@@ -5,12 +5,13 @@ use crate::{
     download::Fetched,
     error::{Attempt as _, Error, say, trace},
     install::{Job, run},
+    layout::Layer,
     manifest,
     plan::{Goal, Plan, Source, Work},
     source::Local,
     steps::Step,
     tree::Tree,
-    unpack::{Skipped, unpack},
+    unpack::{Skipped, Whiteouts, unpack},
     verify::Hashing,
 };
 use std::{
@@ -31,6 +32,8 @@ enum Ready {
     Tarball(Fetched),
     /// Standard input, not verified yet.
     Stdin(Option<crate::verify::Sum>),
+    /// The layers of an image, the lowest first.
+    Layers(Vec<Fetched>),
     /// What to build.
     Bootstrap(Bootstrap),
 }
@@ -95,7 +98,7 @@ impl Plan {
     fn download(&self, source: &Source) -> Result<PathBuf, Error> {
         let path = match self.obtain(source)? {
             Ready::Tarball(fetched) => fetched.path,
-            Ready::Stdin(_) | Ready::Bootstrap(_) => {
+            Ready::Stdin(_) | Ready::Layers(_) | Ready::Bootstrap(_) => {
                 return Err(Error::usage("--download-only is for a file of a server"));
             }
         };
@@ -119,6 +122,14 @@ impl Plan {
                 }
                 Ok(Ready::Tarball(Fetched { file, path: path.clone(), name: shown }))
             }
+            Source::Image(image) => {
+                let open = |layer: &Layer| {
+                    self.trace(&Step::Verify { file: layer.path.clone(), sum: layer.sum });
+                    let (path, name) = (layer.path.clone(), layer.path.display().to_string());
+                    Ok(Fetched { file: layer.open()?, path, name })
+                };
+                Ok(Ready::Layers(image.layers.iter().map(open).collect::<Result<_, _>>()?))
+            }
             Source::Remote { wanted, cache, or_bootstrap } => {
                 for step in Step::obtain(wanted, &cache.dir) {
                     self.trace(&step);
@@ -137,17 +148,26 @@ impl Plan {
 
     /// Make the tree in the empty directory `dir`.
     fn fill(&self, ready: Ready, dir: &Path, shown: &Path, tree: &Tree) -> Result<(), Error> {
+        let mut budget = self.max_size;
         match ready {
+            Ready::Layers(layers) => {
+                let files = layers.iter().map(|layer| layer.path.clone()).collect();
+                self.trace(&Step::UnpackLayers { files, dir: shown.to_owned() });
+                for Fetched { file, name, .. } in layers {
+                    say(&format!("unpacking '{name}'"));
+                    tell(&unpack(file, &name, tree, &mut budget, Whiteouts::Applied)?);
+                }
+            }
             Ready::Tarball(Fetched { file, path, name }) => {
                 self.trace(&Step::Unpack { file: path, dir: shown.to_owned() });
                 say(&format!("unpacking '{name}'"));
-                tell(&unpack(file, &name, tree, self.max_size)?);
+                tell(&unpack(file, &name, tree, &mut budget, Whiteouts::None)?);
             }
             Ready::Stdin(sum) => {
                 self.trace(&Step::UnpackStdin { sum, dir: shown.to_owned() });
                 let name = "standard input";
                 let mut stdin = Hashing::new(io::stdin());
-                tell(&unpack(&mut stdin, name, tree, self.max_size)?);
+                tell(&unpack(&mut stdin, name, tree, &mut budget, Whiteouts::None)?);
                 let received = stdin.finish().attempt(|| format!("cannot read '{name}'"))?;
                 if let Some(sum) = sum {
                     sum.require(received, name)?;

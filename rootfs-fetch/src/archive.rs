@@ -154,14 +154,14 @@ impl<R: Read> Members<R> {
         Ok(length)
     }
 
-    /// Read to the end of the stream: the checksum of what it is packed in is there. Give the stream back, and
-    /// whether the archive had a mark at its end.
-    pub(crate) fn finish(mut self) -> Result<(R, bool), Flaw> {
+    /// Read to the end of the stream: the checksum of what it is packed in is there. Give what may still be
+    /// taken, and whether the archive had a mark at its end.
+    pub(crate) fn finish(mut self) -> Result<(u64, bool), Flaw> {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let length = self.input.read(&mut buffer)?;
             if length == 0 {
-                return Ok((self.input, self.marked));
+                return Ok((self.budget, self.marked));
             }
             self.charge(length as u64)?;
         }

@@ -29,8 +29,8 @@ pub(crate) struct Cli {
     pub(crate) mirror: Vec<String>,
 
     /// Take this tarball (.tar, .tar.gz, .tar.xz or .tar.zst, told by content) instead; '-' is standard
-    /// input
-    #[arg(long, value_name = "FILE|URL|-", conflicts_with_all = ["release", "arch", "mirror"])]
+    /// input, oci:DIR[:TAG] an image in an OCI layout
+    #[arg(long, value_name = "FILE|URL|-|oci:DIR", conflicts_with_all = ["release", "mirror"])]
     pub(crate) from: Option<PathBuf>,
 
     /// SHA-256 sum that the tarball must have; a URL needs one, a file and standard input may have one

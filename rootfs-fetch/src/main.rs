@@ -12,6 +12,7 @@ mod download;
 mod error;
 mod http;
 mod install;
+mod layout;
 mod manifest;
 mod plan;
 mod signature;

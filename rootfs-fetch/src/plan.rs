@@ -8,6 +8,7 @@ use crate::{
     error::{Attempt as _, Error},
     http::Limits,
     install::{PLACED, is_placed},
+    layout::{Image, Layer},
     source::{Base, Local, Remote, Wanted, machine_arch},
     sources::Sources,
     steps::Step,
@@ -63,6 +64,8 @@ pub(crate) enum Source {
     Remote { wanted: Wanted, cache: Cache, or_bootstrap: Option<String> },
     /// From the user.
     Local { local: Local, sum: Option<Sum> },
+    /// Layers of an image.
+    Image(Image),
     /// Built from packages.
     Bootstrap(Bootstrap),
 }
@@ -154,6 +157,13 @@ impl Source {
             Some(path) if path == Path::new("-") => {
                 return Ok(Self::Local { local: Local::Stdin, sum: cli.sha256 });
             }
+            Some(from) if from.as_os_str().as_encoded_bytes().starts_with(b"oci:") => {
+                let given = from.to_string_lossy();
+                if cli.sha256.is_some() {
+                    return Err(Error::usage("an image names the sums of its parts itself"));
+                }
+                return Image::open(&given["oci:".len()..], arch).map(Self::Image);
+            }
             Some(from) => {
                 let Some(url) = from.to_str().filter(|url| url.contains("://")) else {
                     File::open(from).attempt(|| format!("cannot open '{}'", from.display()))?;
@@ -178,6 +188,11 @@ impl Source {
             Self::Local { local: Local::File(file), sum: Some(sum) } => {
                 vec![Step::Verify { file: file.clone(), sum: *sum }]
             }
+            Self::Image(image) => {
+                let verify =
+                    |layer: &Layer| Step::Verify { file: layer.path.clone(), sum: layer.sum };
+                image.layers.iter().map(verify).collect()
+            }
             Self::Local { .. } | Self::Bootstrap(_) => Vec::new(),
         }
     }
@@ -192,6 +207,10 @@ impl Source {
             Self::Local { local: Local::Stdin, sum } => Step::UnpackStdin { sum: *sum, dir },
             Self::Local { local: Local::File(file), .. } => {
                 Step::Unpack { file: file.clone(), dir }
+            }
+            Self::Image(image) => {
+                let files = image.layers.iter().map(|layer| layer.path.clone()).collect();
+                Step::UnpackLayers { files, dir }
             }
             Self::Bootstrap(bootstrap) => Step::Build { bootstrap: bootstrap.clone(), dir },
         });

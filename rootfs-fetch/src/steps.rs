@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Verify { file: PathBuf, sum: Sum },
     /// Unpack a file.
     Unpack { file: PathBuf, dir: PathBuf },
+    /// Unpack layers, one over the other.
+    UnpackLayers { files: Vec<PathBuf>, dir: PathBuf },
     /// Unpack standard input, and then compare it with its sum.
     UnpackStdin { sum: Option<Sum>, dir: PathBuf },
     /// Build from packages.
@@ -76,6 +78,15 @@ impl Display for Step {
                 let (file, dir) = (shown(file), shown(dir));
                 writeln!(f, "mkdir {dir}")?;
                 writeln!(f, "{TAR} --directory={dir} --file={file}")
+            }
+            Self::UnpackLayers { files, dir } => {
+                let dir = shown(dir);
+                writeln!(f, "mkdir {dir}")?;
+                for file in files {
+                    writeln!(f, "{TAR} --directory={dir} --file={}", shown(file))?;
+                }
+                // Those of this layer are no different from those of the layers below to a shell.
+                writeln!(f, "# and what '.wh.NAME' in a layer names is removed before")
             }
             Self::UnpackStdin { sum, dir } => {
                 let dir = shown(dir);

@@ -3,7 +3,7 @@
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, fchmod, mkdirat, openat2,
+        AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, fchmod, mkdirat, openat, openat2,
         readlinkat, renameat_with, unlinkat,
     },
     io::{Errno, Result},
@@ -112,7 +112,7 @@ pub(crate) fn split(path: &OsStr) -> (&OsStr, &OsStr) {
 }
 
 /// Where a link in `dir` that reads `target` leads, its slashes at the end taken away.
-fn join(dir: &OsStr, target: &OsStr) -> OsString {
+pub(crate) fn join(dir: &OsStr, target: &OsStr) -> OsString {
     let bytes = target.as_bytes();
     let kept = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let mut joined = dir.to_owned();
@@ -149,6 +149,18 @@ pub(crate) fn remove_contents(top: BorrowedFd<'_>) -> Result<()> {
         unlinkat(top, &*name, AtFlags::REMOVEDIR)?;
     }
     Ok(())
+}
+
+/// Remove `name` from `dir`, with all that is in it, if it is there.
+pub(crate) fn remove(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    match unlinkat(&dir, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR) => {}
+        unlinked => return unlinked,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    remove_contents(openat(&dir, name, flags, Mode::empty())?.as_fd())?;
+    unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
 /// Remove what is in `dir`, and no directory; give the names of the directories.

@@ -8,7 +8,7 @@ use crate::{
     archive::{Extent, Flaw, Member, Members, Time},
     decode::{Decoder, Pumped, pump},
     error::{Attempt as _, Error},
-    tree::{Tree, split},
+    tree::{Tree, join, names, remove, split},
 };
 use landlock::{
     ABI, AccessFs, CompatLevel, Compatible as _, PathBeneath, Ruleset, RulesetAttr as _,
@@ -23,7 +23,8 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    ffi::{OsStr, OsString},
+    collections::BTreeSet,
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::{Read, Seek as _, SeekFrom, Write as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -38,6 +39,8 @@ const STANDARD_NODES: [(u32, u32); 8] =
 
 /// The longest path that the kernel takes, without the NUL at its end (`PATH_MAX`).
 const MAX_PATH: usize = 4095;
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
 /// How many chunks may lie between the thread that inflates and the one that writes.
 const CHUNKS: usize = 8;
@@ -56,17 +59,29 @@ pub(crate) struct Skipped {
     pub(crate) garbage: bool,
 }
 
-/// Unpack the tarball `input`, named `what` in messages, into the empty `tree`, unless it takes more than
-/// `max_size` bytes.
+/// What a name that begins with `.wh.` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whiteouts {
+    /// Nothing: the archive is no layer.
+    None,
+    /// That what it names in a layer below is not there
+    /// (<https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>).
+    Applied,
+}
+
+/// Unpack the tarball `input`, named `what` in messages, into `tree`, unless it takes more than `budget` bytes;
+/// what it takes is taken off.
 pub(crate) fn unpack(
     input: impl Read + Send,
     what: &str,
     tree: &Tree,
-    max_size: u64,
+    budget: &mut u64,
+    whiteouts: Whiteouts,
 ) -> Result<Skipped, Error> {
     let decoder = Decoder::new(input).attempt(|| format!("cannot read '{what}'"))?;
     let mut decoder = decoder.ok_or_else(|| unknown(what))?;
     let is_packed = decoder.is_packed();
+    let max_size = *budget;
     let (chunks, pumped) = sync_channel(CHUNKS);
     let unpacked = thread::scope(|scope| {
         let inflate = scope.spawn(|| {
@@ -76,7 +91,7 @@ pub(crate) fn unpack(
         let write = || {
             fence(tree);
             let members = Members::new(Pumped::new(pumped), max_size);
-            unpack_members(members, what, tree, is_packed)
+            unpack_members(members, Unpacker::new(tree, what, whiteouts), is_packed)
         };
         let writer = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, write);
         let unpacked = writer.map(thread::ScopedJoinHandle::join);
@@ -85,7 +100,8 @@ pub(crate) fn unpack(
     });
     let unpacked = unpacked.attempt(|| "cannot start a thread".into())?;
     let died = |_| Err(Error::new("the thread that unpacks has ended before its time"));
-    let (mut skipped, marked) = unpacked.unwrap_or_else(died)?;
+    let (mut skipped, left, marked) = unpacked.unwrap_or_else(died)?;
+    *budget = left;
     skipped.garbage = decoder.garbage();
     if !marked && skipped.garbage {
         return Err(Error::new(format!("cannot unpack '{what}': the archive is cut off")));
@@ -93,31 +109,23 @@ pub(crate) fn unpack(
     Ok(skipped)
 }
 
-/// Unpack `members`, and tell whether they had a mark at their end.
+/// Unpack `members`, and tell how much more may be taken, and whether they had a mark at their end.
 fn unpack_members<R: Read>(
     mut members: Members<R>,
-    what: &str,
-    tree: &Tree,
+    mut unpacker: Unpacker<'_>,
     is_packed: bool,
-) -> Result<(Skipped, bool), Error> {
-    let mut unpacker = Unpacker {
-        tree,
-        what,
-        parent: None,
-        dirs: Vec::new(),
-        skipped: Skipped::default(),
-        buffer: vec![0; 1 << 17],
-    };
+) -> Result<(Skipped, u64, bool), Error> {
+    let what = unpacker.what;
     while let Some(member) = members.next().map_err(|flaw| unpacker.explain(flaw))? {
         unpacker.member(&member, &mut members)?;
     }
-    let (_, marked) = members.finish().map_err(|flaw| unpacker.explain(flaw))?;
+    let (left, marked) = members.finish().map_err(|flaw| unpacker.explain(flaw))?;
     // What was packed is complete: its own checksum says so.
     if !marked && !is_packed {
         return Err(Error::new(format!("cannot unpack '{what}': the archive is cut off"))
             .hint("its end is marked by zeros, which are missing"));
     }
-    Ok((unpacker.finish()?, marked))
+    Ok((unpacker.finish()?, left, marked))
 }
 
 fn unknown(what: &str) -> Error {
@@ -153,6 +161,8 @@ struct Unpacker<'a> {
     dirs: Vec<(OsString, Metadata)>,
     skipped: Skipped,
     buffer: Vec<u8>,
+    /// Of a layer: the paths that are of it, and not of one below.
+    own: Option<BTreeSet<OsString>>,
 }
 
 /// What a member has besides its content.
@@ -164,7 +174,56 @@ struct Metadata {
     attributes: Vec<(OsString, Vec<u8>)>,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(tree: &'a Tree, what: &'a str, whiteouts: Whiteouts) -> Self {
+        Self {
+            tree,
+            what,
+            parent: None,
+            dirs: Vec::new(),
+            skipped: Skipped::default(),
+            buffer: vec![0; 1 << 17],
+            own: (whiteouts == Whiteouts::Applied).then(BTreeSet::new),
+        }
+    }
+
+    /// Take away what `path`, in a layer, says is not there; tell whether it says that.
+    fn white_out(&mut self, path: &OsStr) -> rustix::io::Result<bool> {
+        let Some(own) = &mut self.own else { return Ok(false) };
+        let (parent, name) = split(path);
+        let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") else {
+            let mut path = path;
+            while !path.is_empty() && own.insert(path.to_owned()) {
+                path = split(path).0;
+            }
+            return Ok(false);
+        };
+        self.parent = None; // it may be among what is removed
+        let opaque = hidden == b".wh..opq";
+        let mut dirs = vec![parent.to_owned()];
+        while let Some(parent) = dirs.pop() {
+            let dir = match self.tree.open(&parent, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                dir => dir?,
+            };
+            let hidden = match hidden {
+                b"" | b"." | b".." => return Err(Errno::INVAL),
+                _ if opaque => names(&dir)?,
+                name => vec![CString::new(name).map_err(|_| Errno::INVAL)?],
+            };
+            for name in hidden {
+                let name = OsStr::from_bytes(name.to_bytes());
+                let path = join(&parent, name);
+                if !own.contains(&path) {
+                    remove(&dir, name)?;
+                } else if opaque && fs::openat(&dir, name, DIRECTORY, Mode::empty()).is_ok() {
+                    dirs.push(path); // of this layer, with more of those below in it perhaps
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn explain(&self, flaw: Flaw) -> Error {
         match flaw {
             Flaw::Unreadable(error) => {
@@ -187,6 +246,9 @@ impl Unpacker<'_> {
         let cannot = || format!("cannot unpack '{shown}' of '{what}'");
         if path.is_empty() && member.kind != EntryType::Directory {
             return Err(refuse(&shown, "it takes the place of the root directory"));
+        }
+        if self.white_out(&path).attempt(cannot)? {
+            return Ok(());
         }
         match member.kind {
             EntryType::Directory => self.directory(path, metadata).attempt(cannot),
@@ -240,6 +302,8 @@ impl Unpacker<'_> {
             done => return done,
         }
         match fs::unlinkat(dir, name, AtFlags::empty()) {
+            // What a layer has takes the place of all that lies below.
+            Err(Errno::ISDIR) if self.own.is_some() => remove(dir, name)?,
             Err(Errno::ISDIR) => fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?,
             unlinked => unlinked?,
         }
@@ -247,7 +311,7 @@ impl Unpacker<'_> {
     }
 
     fn directory(&mut self, path: OsString, metadata: Metadata) -> rustix::io::Result<()> {
-        let there = self.tree.open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW);
+        let there = self.tree.open(&path, DIRECTORY);
         if there.is_err() {
             self.place(&path, |dir, name| fs::mkdirat(dir, name, Mode::RWXU))?;
         }
