@@ -1341,3 +1341,41 @@ fn an_interrupt_of_the_terminal_reaches_the_command_once() {
     let said = pty.see("done\r\n");
     assert_eq!(said.matches("got\r\n").count(), 1, "{said}");
 }
+
+#[test]
+fn on_a_kernel_without_mount_setattr_it_is_as_safe_or_says_no() {
+    need!(root());
+    need!(crate::support::installed("strace"));
+    let traced = |rootfs: &Path, line: &str| {
+        let mut command = Command::new("strace");
+        command.args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=mount_setattr:error=ENOSYS",
+            "--",
+        ]);
+        command.arg(tool_path("ns-spawn")).arg("--root").arg(rootfs).args(["--", "sh", "-c", line]);
+        outcome(&mut command)
+    };
+    let line =
+        "cd /tmp; mknod zero c 1 5; head -c 1 zero; rm zero; touch /proc/sys/kernel/hostname";
+    let seen = traced(busybox_rootfs(), line);
+    let refused = "head: zero: Permission denied\n\
+                   touch: /proc/sys/kernel/hostname: Read-only file system\n";
+    assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("", refused));
+    // What lies below would stay as it is.
+    let host = Host::new();
+    let dir = rootfs_with_names();
+    host.sh(&format!("mount -t tmpfs tmpfs {}/mnt", dir.path().display())).success();
+    let line = format!(
+        "strace -f -qq -o /dev/null -e inject=mount_setattr:error=ENOSYS -- {} --root {} -- true",
+        tool_path("ns-spawn").display(),
+        dir.path().display()
+    );
+    let expected = "ns-spawn: cannot forbid devices in the root directory: Function not implemented (ENOSYS)\n  \
+                    hint: it takes Linux 5.12, or 5.8 and no other mounts below\n";
+    assert_eq!(host.sh(&line), failure(125, expected.into()));
+}

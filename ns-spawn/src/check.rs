@@ -68,7 +68,9 @@ fn look() -> Vec<Finding> {
         "mounting by descriptor (Linux 5.2)",
         refused.filter(|errno| *errno == rustix::io::Errno::NOSYS),
     ));
-    findings.push(call("mount_setattr (Linux 5.12)", mount_setattr()));
+    let attributes =
+        call("mount_setattr (Linux 5.12), for trees of several mounts", mount_setattr());
+    findings.push(Finding { needed: false, ..attributes });
     findings.push(filters());
     findings.push(privileges());
     findings.push(user_namespaces());
@@ -86,7 +88,7 @@ fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
 
 /// Ask for nothing, of no descriptor: a kernel that has the call says EBADF, or EPERM before it looks.
 fn mount_setattr() -> Option<rustix::io::Errno> {
-    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, 0, false).err();
+    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, false).err();
     (refused == Some(Errno::ENOSYS)).then_some(rustix::io::Errno::NOSYS)
 }
 

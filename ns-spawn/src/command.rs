@@ -165,7 +165,8 @@ impl Command {
         supervisor.map_or(Ok(()), die_with)?;
         // The Rust runtime ignores it; COMMAND wants to die of it.
         sys::reset_disposition(Signal::SIGPIPE).attempt(|| "cannot reset SIGPIPE".into())?;
-        sys::close_at_exec(3).attempt(|| "cannot close the descriptors above 2".into())?;
+        sys::close_at_exec(&self.passed)
+            .attempt(|| "cannot close the descriptors above 2".into())?;
         for number in &self.passed {
             sys::keep_at_exec(*number).attempt(|| format!("cannot pass on descriptor {number}"))?;
         }

@@ -1,6 +1,7 @@
 //! Process 1 of the container: sets it up, starts COMMAND, reaps, ends.
 
 use crate::{
+    attributes::restrict,
     error::{Attempt as _, Error},
     etc,
     mounts::{
@@ -9,7 +10,7 @@ use crate::{
     },
     netns, overlay,
     plan::{Plan, quote},
-    rootfs::{attach_root, mount_point, switch_root},
+    rootfs::{attach_root, mount_point, old_kernel, switch_root},
     security,
     sys::{self, Page, Side},
     terminal::{Attached, Pty, Terminal},
@@ -373,8 +374,9 @@ fn make_read_only(plan: &Plan, places: &Places) -> Result<(), Error> {
     for volume in &plan.volumes {
         volume.make_target(&plan.volumes, places.opened.tree.as_fd())?;
     }
-    sys::set_mount_attributes(&places.opened.tree, libc::MOUNT_ATTR_RDONLY, 0, true)
+    restrict(&places.opened.tree, libc::MOUNT_ATTR_RDONLY)
         .attempt(|| "cannot make the root directory read-only".into())
+        .map_err(old_kernel)
 }
 
 fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Error> {

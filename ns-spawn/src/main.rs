@@ -1,5 +1,6 @@
 //! Run a command in new namespaces, on its own root directory.
 
+mod attributes;
 mod check;
 mod cli;
 mod command;

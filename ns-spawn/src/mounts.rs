@@ -1,10 +1,10 @@
 //! The container's /proc, /sys and /dev, and what is hidden in them.
 
 use crate::{
+    attributes::restrict,
     cli::Kernel,
     error::{Attempt as _, Error},
     rootfs::{attach, detached_copy, needs_root, old_kernel},
-    sys,
 };
 use nix::libc;
 use rustix::{
@@ -312,6 +312,6 @@ pub(crate) fn make_read_only(mount: BorrowedFd<'_>, path: &str) -> Result<(), Er
         Err(Errno::NOENT) => return Ok(()),
         Err(err) => return Err(err).attempt(attempt),
     };
-    sys::set_mount_attributes(&copy, libc::MOUNT_ATTR_RDONLY, 0, true).attempt(attempt)?;
-    move_mount(&copy, "", mount, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).attempt(attempt)
+    move_mount(&copy, "", mount, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).attempt(attempt)?;
+    restrict(&copy, libc::MOUNT_ATTR_RDONLY).attempt(attempt)
 }

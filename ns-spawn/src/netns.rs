@@ -1,8 +1,9 @@
 //! The network namespace to join, and the files that belong to it.
 
 use crate::{
+    attributes::restrict,
     error::{Attempt as _, Error},
-    rootfs::{Kind, attach, detach, mount_point_within, needs_root},
+    rootfs::{Kind, attach, detach, mount_point_within, needs_root, old_kernel},
     sys,
 };
 use nix::{
@@ -107,8 +108,8 @@ impl Netns {
             let attempt = || {
                 format!("cannot bind '{}' on '{}'", file.source.display(), file.target.display())
             };
-            sys::set_mount_attributes(copy, closed, 0, true).attempt(attempt)?;
             attach(copy, target).attempt(attempt)?;
+            restrict(copy, closed).attempt(attempt).map_err(old_kernel)?;
         }
         Ok(())
     }

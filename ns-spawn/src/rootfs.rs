@@ -1,8 +1,8 @@
 //! The root directory: opened once, looked into by descriptor only, attached, switched to.
 
 use crate::{
+    attributes::restrict,
     error::{Attempt as _, Error},
-    sys,
 };
 use nix::{
     errno::Errno,
@@ -123,13 +123,14 @@ pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
 /// There, since `pivot_root(2)` wants a mount point below the old root, and '/' is the one path that
 /// certainly leads to the same place in the new mount namespace as before.
 pub(crate) fn attach_root(tree: BorrowedFd<'_>, devices: bool) -> Result<(), Error> {
-    if !devices {
-        sys::set_mount_attributes(tree, libc::MOUNT_ATTR_NODEV, 0, true)
-            .attempt(|| "cannot set the mount attributes of the root directory".into())
-            .map_err(old_kernel)?;
-    }
     move_mount(tree, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .attempt(|| "cannot attach the root directory".into())
+        .attempt(|| "cannot attach the root directory".into())?;
+    if devices {
+        return Ok(());
+    }
+    restrict(tree, libc::MOUNT_ATTR_NODEV)
+        .attempt(|| "cannot forbid devices in the root directory".into())
+        .map_err(old_kernel)
 }
 
 /// Make `tree`, attached before, the root directory of this mount namespace and let go of the old one.
@@ -256,7 +257,7 @@ pub(crate) fn needs_root(err: Error) -> Error {
 
 /// Add the hint for a kernel without the calls that mounting by descriptor needs.
 pub(crate) fn old_kernel(err: Error) -> Error {
-    err.hint_on(Errno::ENOSYS, "ns-spawn needs Linux 5.12 or later")
+    err.hint_on(Errno::ENOSYS, "it takes Linux 5.12, or 5.8 and no other mounts below")
 }
 
 #[cfg(test)]

@@ -100,9 +100,24 @@ pub(crate) fn signal_on_input(fd: impl AsFd) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Close all descriptors from `first` on at the next exec.
-pub(crate) fn close_at_exec(first: u32) -> Result<(), Errno> {
-    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+/// Close all descriptors above 2 at the next exec; before Linux 5.11, which cannot, at once, all but `passed`.
+///
+/// Nothing but that exec, or the end of this process, may follow.
+pub(crate) fn close_at_exec(passed: &[u32]) -> Result<(), Errno> {
+    match close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) {
+        Err(Errno::EINVAL) => {}
+        done => return done,
+    }
+    let mut kept: Vec<_> = passed.iter().copied().filter(|number| *number > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        if number > first {
+            close_range(first, number - 1, 0)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX, 0)
 }
 
 /// Close all descriptors but `kept`, at once. Values that own one must have been forgotten.
@@ -133,15 +148,9 @@ pub(crate) fn load_filter(program: &[Instruction], flags: u32) -> Result<(), Err
     Errno::result(done).map(drop)
 }
 
-/// Set and clear attributes (`MOUNT_ATTR_*`) of the mount `fd`, and with `recursive` of all below it.
-pub(crate) fn set_mount_attributes(
-    fd: impl AsFd,
-    set: u64,
-    clear: u64,
-    recursive: bool,
-) -> Result<(), Errno> {
-    let attributes =
-        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+/// `mount_setattr(2)`: set attributes (`MOUNT_ATTR_*`) of the mount `fd`, and with `recursive` of all below it.
+pub(crate) fn set_mount_attributes(fd: impl AsFd, set: u64, recursive: bool) -> Result<(), Errno> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string and `attributes` is of the size given.
     let done = unsafe {

@@ -1,12 +1,12 @@
 //! Mounts that the user asks for: binds, tmpfs, devices, masks.
 
 use crate::{
+    attributes::restrict,
     cli::Cli,
     error::{Attempt as _, Error},
     mounts::{CLOSED, Filesystem, Masks},
     plan::quote,
-    rootfs::{Kind, attach, detach, find_within, mount_point_within, needs_root},
-    sys,
+    rootfs::{Kind, attach, detach, find_within, mount_point_within, needs_root, old_kernel},
 };
 use nix::libc;
 use rustix::{
@@ -99,16 +99,9 @@ impl Volume {
 
     /// A copy of the source's mount, to be attached in the new mount namespace; None: it has no source.
     pub(crate) fn detach(&self, inside: bool) -> Result<Option<OwnedFd>, Error> {
-        let Content::Bind { source, shown, read_only, device, .. } = &self.content else {
-            return Ok(None);
-        };
-        let attempt = || format!("cannot bind '{}'", shown.display());
-        let copy = detach(source, shown, true, inside).attempt(attempt).map_err(needs_root)?;
-        let read_only = if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-        let nodev = if *device { 0 } else { libc::MOUNT_ATTR_NODEV };
-        // Recursive: a mount below a read-only one is no back door.
-        sys::set_mount_attributes(&copy, read_only | nodev, 0, true).attempt(attempt)?;
-        Ok(Some(copy))
+        let Content::Bind { source, shown, .. } = &self.content else { return Ok(None) };
+        let copy = detach(source, shown, true, inside);
+        copy.map(Some).attempt(|| format!("cannot bind '{}'", shown.display())).map_err(needs_root)
     }
 
     /// Make what it goes on, where that is in the root directory itself and not in another of `all`.
@@ -134,10 +127,13 @@ impl Volume {
     ) -> Result<(), Error> {
         let shown = self.target.display();
         match (&self.content, copy) {
-            (Content::Bind { shown: source, kind, .. }, Some(copy)) => {
-                let target = mount_point_within(tree, &self.target, *kind)?;
-                attach(copy, target)
-                    .attempt(|| format!("cannot bind '{}' on '{shown}'", source.display()))
+            (Content::Bind { shown: source, kind, read_only, device, .. }, Some(copy)) => {
+                let attempt = || format!("cannot bind '{}' on '{shown}'", source.display());
+                attach(copy, mount_point_within(tree, &self.target, *kind)?).attempt(attempt)?;
+                let read_only = if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+                let nodev = if *device { 0 } else { libc::MOUNT_ATTR_NODEV };
+                // All the way down: a mount below a read-only one is no back door.
+                restrict(copy, read_only | nodev).attempt(attempt).map_err(old_kernel)
             }
             (Content::Tmpfs(options), _) => {
                 let options: Vec<_> =

@@ -1,0 +1,57 @@
+//! What a mount does not allow: writing, devices, set-user-ID programs.
+
+use crate::sys;
+use nix::{
+    errno::Errno,
+    libc,
+    mount::{MsFlags, mount},
+    sys::statvfs::{FsFlags, fstatvfs},
+};
+use rustix::{
+    fd::{AsFd, AsRawFd as _, BorrowedFd},
+    fs::{AtFlags, StatxFlags, statx},
+};
+use std::fs;
+
+/// Attributes as `mount_setattr(2)` and as mount(2) have them, and how the latter finds them set.
+const NAMES: [(u64, MsFlags, FsFlags); 5] = [
+    (libc::MOUNT_ATTR_RDONLY, MsFlags::MS_RDONLY, FsFlags::ST_RDONLY),
+    (libc::MOUNT_ATTR_NOSUID, MsFlags::MS_NOSUID, FsFlags::ST_NOSUID),
+    (libc::MOUNT_ATTR_NODEV, MsFlags::MS_NODEV, FsFlags::ST_NODEV),
+    (libc::MOUNT_ATTR_NOEXEC, MsFlags::MS_NOEXEC, FsFlags::ST_NOEXEC),
+    (libc::MOUNT_ATTR_NOATIME, MsFlags::MS_NOATIME, FsFlags::ST_NOATIME),
+];
+
+/// Set attributes (`MOUNT_ATTR_*`) of the mount `fd`, which is attached, and of all mounts below it.
+pub(crate) fn restrict(fd: impl AsFd, attributes: u64) -> Result<(), Errno> {
+    match sys::set_mount_attributes(fd.as_fd(), attributes, true) {
+        Err(Errno::ENOSYS) => remount(fd.as_fd(), attributes),
+        done => done,
+    }
+}
+
+/// The same before Linux 5.12: by mount(2), which sets the attributes of one mount, and all of them.
+///
+/// It goes by a path; /proc/self/fd is one that leads to what is open and nowhere else. Where other mounts are
+/// below, which it would leave as they are, it is not as safe, and so not done.
+fn remount(fd: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
+    if has_mounts_below(fd)? {
+        return Err(Errno::ENOSYS);
+    }
+    let found = fstatvfs(fd)?.flags();
+    let wanted = NAMES
+        .iter()
+        .filter(|(attribute, _, now)| attributes & attribute != 0 || found.contains(*now));
+    let flags: MsFlags = wanted.map(|(_, flag, _)| *flag).collect();
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+    mount(None::<&str>, path.as_str(), None::<&str>, remount | flags, None::<&str>)
+}
+
+fn has_mounts_below(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    let id = stat.map_err(|errno| Errno::from_raw(errno.raw_os_error()))?.stx_mnt_id.to_string();
+    // proc(5): ID PARENT …
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|_| Errno::ENOSYS)?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(&id)))
+}
