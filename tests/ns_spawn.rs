@@ -1329,13 +1329,13 @@ fn an_interrupt_of_the_terminal_reaches_the_command_once() {
     let (program, rootfs) = (tool_path("ns-spawn"), busybox_rootfs());
     // Standard output is a pipe: the terminal, of which standard input is one, is inherited.
     let line = format!("{} --root {} -- sh -c \"{inside}\"", program.display(), rootfs.display());
-    pty.enter(&format!("{} | cat\n", line.replace("$", "\\$")));
+    pty.enter(&format!("{} | cat\n", line.replace('$', "\\$")));
     pty.see("ready\r\n");
     pty.enter("\x03");
     // `cat` dies of it. What the command says afterwards goes nowhere; so it says it on standard error.
     pty.see("outer> ");
     let line = line.replace("echo g", "echo >&2 g").replace("echo do", "echo >&2 do");
-    pty.enter(&format!("{} | (trap '' INT; cat)\n", line.replace("$", "\\$")));
+    pty.enter(&format!("{} | (trap '' INT; cat)\n", line.replace('$', "\\$")));
     pty.see("ready\r\n");
     pty.enter("\x03");
     let said = pty.see("done\r\n");
