@@ -26,7 +26,7 @@ RUN_AS_ROOT := --config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR
 
 export CMD
 .DEFAULT_GOAL := help
-.PHONY: help container run rootfs network undo build test test-vm lint clean
+.PHONY: help container run rootfs network undo build test test-vm bench lint clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -61,7 +61,7 @@ build: ## Build the four tools
 		echo "make: cargo is missing: install Rust as https://rustup.rs says" >&2; exit 1; }
 	@command -v cc >/dev/null || { \
 		echo "make: a C compiler is missing: 'apt-get install gcc libc6-dev' installs one" >&2; exit 1; }
-	@cargo build --release --locked --quiet --workspace --exclude tests
+	@cargo build --release --locked --quiet --workspace --exclude tests --exclude benches
 
 test: build ## Run the unit and the black-box tests
 	@tests/prepare
@@ -69,6 +69,13 @@ test: build ## Run the unit and the black-box tests
 
 test-vm: build ## Run those that depend on the kernel in VMs, with cgroup v2 and with v1
 	@BIN_DIR='$(CURDIR)/$(BIN)' tests/vm/run
+
+bench: bench-all ## Measure them beside other tools; 'make bench-startup ROUNDS=5' is a part of it
+
+# Its own speed does not matter: no need to build it optimised.
+bench-%: build
+	@cargo build --locked --quiet --package benches
+	@$(SUDO) BIN_DIR='$(CURDIR)/$(BIN)' target/debug/bench $* $(and $(ROUNDS),--rounds $(ROUNDS))
 
 lint: ## Check format and lints
 	cargo fmt --all --check

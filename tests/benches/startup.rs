@@ -1,0 +1,106 @@
+//! Starting and ending a container around /bin/true.
+
+use crate::{
+    error::{Attempt as _, Error},
+    host::{Host, tool},
+    machine,
+    measure::{Argv, Before, Candidate, Candidates, Series, words},
+    peers::Container,
+    report::{Report, digits, shown},
+};
+use nix::mount::{MntFlags, umount2};
+use std::path::Path;
+
+const NETNS: &str = "bench";
+
+const TEXT: &str = "\
+Each starts `/bin/true` of one and the same tree and waits for its end. *floor* is a C program that makes the fewest \
+system calls for what ns-spawn does by default (`tests/benches/floors/spawn.c`), *host* is `/bin/true` without a container. \
+Ratios are medians of the rounds' own ratios. Memory is the peak of the largest process; system calls are those of all \
+processes, `/bin/true`'s included; of podman and docker, those of the client. bwrap joins no network namespace and loads no \
+seccomp filter; unshare and the script mount no /dev and no /sys; crun and runc make a cgroup in every hierarchy unless it is said \
+that they make none.";
+
+pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
+    let candidates = candidates(host)?;
+    without_hybrid_cgroups()?;
+    let mut report = Report::new("startup", "Start-up", rounds);
+    report.say(TEXT);
+    let measured = host.runner.rounds(candidates, rounds, Before::Nothing)?;
+    let (floor, bare) = (measured.named("floor")?, measured.named("host")?);
+    let ours = measured.named("ns-spawn")?;
+    let row = |series: &Series| {
+        let summary = series.summary(0);
+        vec![
+            series.candidate.name.clone(),
+            digits(summary.median),
+            format!("{}–{}", digits(summary.p25), digits(summary.p75)),
+            digits(summary.p99),
+            digits(series.over(bare, 0)),
+            digits(series.over(floor, 0)),
+            digits(1.0 / series.over(ours, 0)),
+            shown(host.runner.peak(host, &series.candidate).ok()),
+            shown(host.runner.system_calls(host, &series.candidate).ok()),
+        ]
+    };
+    let head = [
+        "",
+        "median ms",
+        "quartiles",
+        "p99",
+        "÷ host",
+        "÷ floor",
+        "ns-spawn ÷ it",
+        "peak KiB",
+        "system calls",
+    ];
+    report.table(&head, &measured.series.iter().map(row).collect::<Vec<_>>());
+    report.missing(&measured.missing);
+    report.samples("startup", "ms", &measured.series);
+    report.plot(
+        "startup",
+        "Start and end of a container around /bin/true, ms",
+        &measured.series,
+        0,
+    )?;
+    Ok(report)
+}
+
+fn candidates(host: &Host) -> Result<Candidates, Error> {
+    let rootfs = host.rootfs(&["true"])?.display().to_string();
+    let network = format!("{} up --dns 192.0.2.53 {NETNS}", tool("netns-setup")?);
+    host.runner.must_succeed(&words(&network))?;
+    let container = Container { host, rootfs: &rootfs, netns: NETNS, command: "/bin/true" };
+    let mut list = Candidates::default();
+    list.add("host", [words("/bin/true")]);
+    list.add("floor", [container.floor()?]);
+    list.add("ns-spawn", [container.ns_spawn("")?]);
+    list.add("ns-spawn --seccomp none", [container.ns_spawn("--seccomp none")?]);
+    list.add("cgroup-apply run … ns-spawn", [container.limited("")?]);
+    let mut add = |name: &str, program: &str, argv: &dyn Fn() -> Result<Argv, Error>| {
+        list.add_if(program, || Ok(Candidate::new(name, [argv()?])), name)
+    };
+    add("nsenter + unshare --root", "unshare", &|| Ok(container.unshare()))?;
+    add("ip netns exec + unshare + chroot", "unshare", &|| Ok(container.script()))?;
+    add("bwrap", "bwrap", &|| Ok(container.bwrap()))?;
+    add("nsenter + bwrap", "bwrap", &|| Ok(container.joined(container.bwrap())))?;
+    add("crun", "crun", &|| container.oci("crun", ""))?;
+    add("crun without a cgroup", "crun", &|| container.oci("crun", "--cgroup-manager=disabled"))?;
+    add("runc", "runc", &|| container.oci("runc", ""))?;
+    let mut add_slow = |name: &str, program: &str, argv: Argv| {
+        list.add_if(program, || Ok(Candidate::new(name, [argv]).slow()), name)
+    };
+    add_slow("systemd-nspawn", "systemd-nspawn", container.nspawn())?;
+    add_slow("podman run", "podman", container.podman())?;
+    Ok(list)
+}
+
+/// crun refuses cgroup v1 with v2 beside it: here there is no v2 then. It comes back with the end of this mount namespace.
+fn without_hybrid_cgroups() -> Result<(), Error> {
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if machine::cgroups() == "v1 with v2 beside it" && unified.exists() {
+        umount2(unified, MntFlags::MNT_DETACH)
+            .attempt(|| format!("cannot unmount '{}'", unified.display()))?;
+    }
+    Ok(())
+}
