@@ -189,8 +189,8 @@ impl Host {
     /// Make one. Needs root.
     pub(crate) fn new() -> Self {
         // The holder says so when its namespaces stand, and ends when its standard input does, that is
-        // with the test process at the latest.
-        let setup = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
+        // with the test process at the latest. Its mounts are shared, as systemd has it, among whom they are its.
+        let setup = "mount --make-rshared / && mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "--", "sh", "-c", setup])
             .stdin(Stdio::piped())

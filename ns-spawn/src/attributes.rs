@@ -22,18 +22,27 @@ const NAMES: [(u64, MsFlags, FsFlags); 5] = [
     (libc::MOUNT_ATTR_NOATIME, MsFlags::MS_NOATIME, FsFlags::ST_NOATIME),
 ];
 
-/// Set attributes (`MOUNT_ATTR_*`) of the mount `fd`, which is attached, and of all mounts below it.
+/// Set attributes (`MOUNT_ATTR_*`) of the mount `fd`, which is attached, and of all mounts below it, and make them
+/// private: what is mounted on a copy of a shared mount, as those of a systemd host are, would appear on both.
 pub(crate) fn restrict(fd: impl AsFd, attributes: u64) -> Result<(), Errno> {
-    match sys::set_mount_attributes(fd.as_fd(), attributes, true) {
-        Err(Errno::ENOSYS) => remount(fd.as_fd(), attributes),
+    match sys::set_mount_attributes(fd.as_fd(), attributes, libc::MS_PRIVATE, true) {
+        Err(Errno::ENOSYS) => {
+            change(fd.as_fd(), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+            if attributes == 0 { Ok(()) } else { remount(fd.as_fd(), attributes) }
+        }
         done => done,
     }
 }
 
+/// By mount(2) it goes by a path; /proc/self/fd is one that leads to what is open and nowhere else.
+fn change(fd: BorrowedFd<'_>, flags: MsFlags) -> Result<(), Errno> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    mount(None::<&str>, path.as_str(), None::<&str>, flags, None::<&str>)
+}
+
 /// The same before Linux 5.12: by mount(2), which sets the attributes of one mount, and all of them.
 ///
-/// It goes by a path; /proc/self/fd is one that leads to what is open and nowhere else. Where other mounts are
-/// below, which it would leave as they are, it is not as safe, and so not done.
+/// Where other mounts are below, which it would leave as they are, it is not as safe, and so not done.
 fn remount(fd: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
     if has_mounts_below(fd)? {
         return Err(Errno::ENOSYS);
@@ -43,9 +52,7 @@ fn remount(fd: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
         .iter()
         .filter(|(attribute, _, now)| attributes & attribute != 0 || found.contains(*now));
     let flags: MsFlags = wanted.map(|(_, flag, _)| *flag).collect();
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    mount(None::<&str>, path.as_str(), None::<&str>, remount | flags, None::<&str>)
+    change(fd, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
 }
 
 fn has_mounts_below(fd: BorrowedFd<'_>) -> Result<bool, Errno> {

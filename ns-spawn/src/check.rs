@@ -88,7 +88,7 @@ fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
 
 /// Ask for nothing, of no descriptor: a kernel that has the call says EBADF, or EPERM before it looks.
 fn mount_setattr() -> Option<rustix::io::Errno> {
-    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, false).err();
+    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, 0, false).err();
     (refused == Some(Errno::ENOSYS)).then_some(rustix::io::Errno::NOSYS)
 }
 

@@ -386,6 +386,9 @@ fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Er
 fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     let dev = mount(&DEV, places)?;
     mounts::populate(dev.as_fd(), &places.opened.devices)?;
+    restrict(&dev, 0)
+        .attempt(|| "cannot set the attributes of '/dev'".into())
+        .map_err(old_kernel)?;
     let [pts, ..] = &BELOW_DEV;
     let pts = if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_in(dev.as_fd())?;
     for filesystem in &BELOW_DEV[1..] {

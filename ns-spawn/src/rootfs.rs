@@ -125,11 +125,8 @@ pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
 pub(crate) fn attach_root(tree: BorrowedFd<'_>, devices: bool) -> Result<(), Error> {
     move_mount(tree, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .attempt(|| "cannot attach the root directory".into())?;
-    if devices {
-        return Ok(());
-    }
-    restrict(tree, libc::MOUNT_ATTR_NODEV)
-        .attempt(|| "cannot forbid devices in the root directory".into())
+    restrict(tree, if devices { 0 } else { libc::MOUNT_ATTR_NODEV })
+        .attempt(|| "cannot set the attributes of the root directory".into())
         .map_err(old_kernel)
 }
 

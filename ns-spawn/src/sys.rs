@@ -148,9 +148,15 @@ pub(crate) fn load_filter(program: &[Instruction], flags: u32) -> Result<(), Err
     Errno::result(done).map(drop)
 }
 
-/// `mount_setattr(2)`: set attributes (`MOUNT_ATTR_*`) of the mount `fd`, and with `recursive` of all below it.
-pub(crate) fn set_mount_attributes(fd: impl AsFd, set: u64, recursive: bool) -> Result<(), Errno> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+/// `mount_setattr(2)`: set attributes (`MOUNT_ATTR_*`) and the propagation (`MS_*`, 0: as it is) of the mount `fd`, and
+/// with `recursive` of all below it.
+pub(crate) fn set_mount_attributes(
+    fd: impl AsFd,
+    set: u64,
+    propagation: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string and `attributes` is of the size given.
     let done = unsafe {
