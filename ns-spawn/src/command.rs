@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal},
     unistd::{Gid, Uid, chdir, execve, getcwd, setgroups, setresgid, setresuid},
 };
-use rustix::fd::OwnedFd;
+use rustix::{fd::OwnedFd, thread::CapabilitySet};
 use std::{
     ffi::{CString, OsStr, OsString},
     fs::{self, File},
@@ -94,6 +94,11 @@ impl Command {
                 .map_or("/bin/bash".into(), |word| word.to_string_lossy().into()),
             root: rootfs.shown().to_string(),
         })
+    }
+
+    /// Whether it can look into processes that are not dumpable: ptrace(2).
+    pub(crate) fn may_trace(&self) -> bool {
+        self.privileges.capabilities.contains(CapabilitySet::SYS_PTRACE)
     }
 
     /// The commands that would do the same, once inside.

@@ -13,6 +13,7 @@ mod mounts;
 mod netns;
 mod overlay;
 mod plan;
+mod program;
 mod rootfs;
 mod scheduling;
 mod seccomp;

@@ -8,6 +8,7 @@ use crate::{
     init::{self, Given, Opened},
     join::Join,
     plan::{Clocks, Plan},
+    program,
     rootfs::needs_root,
     status::Status,
     sys::{self, Note, Page, Received, Side},
@@ -77,6 +78,15 @@ impl Job {
         }
     }
 
+    /// Whether processes of the container may come to look at the program that init, or who joins them, runs.
+    fn shows_program(&self) -> bool {
+        match self {
+            // In a user namespace of its own a capability is of no use against what was started outside.
+            Self::New(plan, userns, _) => userns.is_none() && plan.command.may_trace(),
+            Self::Join(..) => true, // nobody knows what they may
+        }
+    }
+
     fn terminal(&self) -> &Terminal {
         match self {
             Self::New(plan, ..) => &plan.terminal,
@@ -94,6 +104,9 @@ impl Job {
 
 /// Do it, and wait for its end.
 pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
+    if job.shows_program() {
+        program::seal()?;
+    }
     let (mask, saved) = (take_signals()?, Saved::new());
     let page = Page::new().attempt(|| "cannot map a page".into())?;
     let own_terminal = matches!(job.terminal(), Terminal::Own { .. });
