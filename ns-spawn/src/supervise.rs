@@ -184,6 +184,7 @@ fn start(
         stops,
         mask,
     };
+    userns.map_or(Ok(()), Userns::leave_groups)?;
     plan.clocks.map_or(Ok(()), Clocks::set)?;
     if plan.verbose {
         init::tell(&[plan.start_line()], None);

@@ -4,8 +4,12 @@ use crate::{
     check,
     cli::Cli,
     error::{Attempt as _, Error},
+    identity::name_of,
 };
-use nix::unistd::{User, getegid, geteuid};
+use nix::{
+    errno::Errno,
+    unistd::{getegid, geteuid, setgroups},
+};
 use std::{
     fs, io,
     process::{Command, Stdio},
@@ -30,7 +34,9 @@ impl Userns {
         if !cli.userns && uid.is_root() {
             return Ok(None);
         }
-        let name = User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default();
+        // Not from the C library, which, linked statically, comes to grief when it looks elsewhere than in the file.
+        let passwd = fs::read("/etc/passwd").attempt(|| "cannot read '/etc/passwd'".into())?;
+        let name = name_of(uid.as_raw(), &passwd);
         let mut ranges = [Vec::new(), Vec::new()];
         let mut others = Ok(());
         for (ranges, (file, program)) in ranges.iter_mut().zip(KINDS) {
@@ -52,6 +58,17 @@ impl Userns {
     /// Whether only one ID exists inside: then groups cannot be dropped, and others' files cannot be made.
     pub(crate) fn has_one_id(&self) -> bool {
         self.others.is_err()
+    }
+
+    /// Leave root's groups before the clone, where nobody inside can: nothing else keeps their rights out.
+    pub(crate) fn leave_groups(&self) -> Result<(), Error> {
+        if self.uid != 0 || !self.has_one_id() {
+            return Ok(()); // inside, or not at all: user_namespaces(7) says why
+        }
+        match setgroups(&[]) {
+            Err(Errno::EPERM) => Ok(()), // it is root of a user namespace itself, and so no better than a user
+            done => done.attempt(|| "cannot drop the supplementary groups".into()),
+        }
     }
 
     /// Map the IDs of the new namespace of process `pid`. Gives what had to be left out, to be told.
