@@ -223,6 +223,8 @@ pub(crate) struct Relay {
     to_master: Vec<u8>,
     to_outer: Vec<u8>,
     input_open: bool,
+    /// The input read last did not end a line.
+    in_line: bool,
     output_open: bool,
 }
 
@@ -246,8 +248,9 @@ impl Relay {
             .transpose()
             .attempt(|| "cannot look at the terminal".into())?;
         let (to_master, to_outer) = (Vec::new(), Vec::new());
-        let (input_open, output_open) = (true, true);
-        let relay = Self { master, outer, cooked, to_master, to_outer, input_open, output_open };
+        let (input_open, in_line, output_open) = (true, false, true);
+        let relay =
+            Self { master, outer, cooked, to_master, to_outer, input_open, in_line, output_open };
         relay.go_raw()?;
         Ok(relay)
     }
@@ -310,12 +313,16 @@ impl Relay {
         if input && self.input_open {
             let (from, _) = self.ends();
             match read_chunk(from) {
-                Read::Bytes(bytes) => self.to_master.extend(bytes),
+                Read::Bytes(bytes) => {
+                    self.in_line = bytes.last() != Some(&b'\n');
+                    self.to_master.extend(bytes);
+                }
                 Read::Later => {}
-                // No more input: COMMAND hears of it as at a terminal, by VEOF (Ctrl-D).
+                // No more input: COMMAND hears of it as at a terminal, by VEOF (Ctrl-D). Inside a line it takes
+                // two: the first is the end of that line only.
                 Read::End => {
                     self.input_open = false;
-                    self.to_master.push(0x04);
+                    self.to_master.extend(if self.in_line { &[0x04, 0x04][..] } else { &[0x04] });
                 }
             }
         }
