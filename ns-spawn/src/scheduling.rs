@@ -7,10 +7,16 @@ use crate::{
 use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
-    sys::resource::{Resource, setrlimit},
+    sys::{
+        resource::{Resource, setrlimit},
+        statfs::{PROC_SUPER_MAGIC, fstatfs},
+    },
     unistd::Pid,
 };
-use std::fs;
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+};
 
 /// The settings asked for.
 #[derive(Debug, Default)]
@@ -53,7 +59,7 @@ impl Scheduling {
     /// Apply them to this process. It still has the privileges that some of them need.
     pub(crate) fn apply(&self) -> Result<(), Error> {
         if let Some(score) = self.oom_score_adj {
-            fs::write("/proc/self/oom_score_adj", score.to_string())
+            write_oom_score_adj(&score.to_string())
                 .attempt(|| format!("cannot set the OOM score adjustment {score}"))
                 .map_err(|err| err.hint_on(Errno::EACCES, "lowering it takes CAP_SYS_RESOURCE"))?;
         }
@@ -93,6 +99,15 @@ impl Scheduling {
         }
         words
     }
+}
+
+/// The root directory may have a /proc of its own, where it would be lost, or worse: CVE-2025-52881.
+fn write_oom_score_adj(score: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj")?;
+    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(Errno::ENOENT.into());
+    }
+    file.write_all(score.as_bytes())
 }
 
 /// `NAME=SOFT[:HARD]`.
