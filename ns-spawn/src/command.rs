@@ -21,7 +21,7 @@ use rustix::{fd::OwnedFd, thread::CapabilitySet};
 use std::{
     ffi::{CString, OsStr, OsString},
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read as _},
+    io::Read as _,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
 };
@@ -245,9 +245,9 @@ impl Command {
         match errno {
             Errno::ENOENT => match interpreter(path) {
                 Some(interpreter) => {
-                    error.hint(format!("it is there; its interpreter '{interpreter}' is missing"))
+                    error.hint(format!("it is there; '{interpreter}', which runs it, is missing"))
                 }
-                None => error.hint("it is there; its interpreter or loader is missing"),
+                None => error.hint("it is there; what runs it is missing"),
             },
             Errno::EACCES if path.is_dir() => error.hint("it is a directory"),
             Errno::EACCES => error.hint(format!("'{}' is not executable", path.display())),
@@ -257,12 +257,44 @@ impl Command {
     }
 }
 
-/// The interpreter that a script's first line names.
+/// What has to be there for a file to run: the interpreter of a script, the loader of a program.
 fn interpreter(path: &Path) -> Option<String> {
-    let mut line = Vec::new();
-    BufReader::new(File::open(path).ok()?.take(256)).read_until(b'\n', &mut line).ok()?;
-    let line = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
-    line.split_whitespace().next().map(str::to_owned)
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(4096).read_to_end(&mut start).ok()?;
+    let name = match start.strip_prefix(b"#!") {
+        Some(line) => {
+            let line = line.split(|byte| *byte == b'\n').next()?.trim_ascii_start();
+            line.split(u8::is_ascii_whitespace).next()?
+        }
+        None => loader(&start)?,
+    };
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// `PT_INTERP`, elf(5): this program header says where the loader's name stands.
+const INTERPRETER: usize = 3;
+
+/// The loader that a program names, of which `file` is the beginning.
+fn loader(file: &[u8]) -> Option<&[u8]> {
+    let number = |at: usize, size: usize| {
+        let bytes = file.get(at..at.checked_add(size)?)?; // the lowest first, on all machines that we know
+        bytes.iter().rev().try_fold(0_usize, |value, byte| {
+            value.checked_mul(256).map(|value| value | usize::from(*byte))
+        })
+    };
+    // Where it stands, in 32-bit files and in 64-bit ones: e_phoff, e_phentsize, e_phnum; p_offset, p_filesz.
+    let (word, [headers, size, count], [offset, length]) =
+        match file.strip_prefix(b"\x7fELF")?.first()? {
+            1 => (4, [28, 42, 44], [4, 16]),
+            _ => (8, [32, 54, 56], [8, 32]),
+        };
+    let (first, size) = (number(headers, word)?, number(size, 2)?);
+    let mut places =
+        (0..number(count, 2)?).filter_map(|at| at.checked_mul(size)?.checked_add(first));
+    let header = places.find(|at| number(*at, 4) == Some(INTERPRETER))?;
+    let start = number(header.checked_add(offset)?, word)?;
+    let end = start.checked_add(number(header.checked_add(length)?, word)?)?;
+    file.get(start..end)?.split(|byte| *byte == 0).next()
 }
 
 /// The files that `words`, COMMAND and its arguments, may mean, each with the arguments for it.
