@@ -9,6 +9,7 @@
 mod support;
 
 mod cgroup_apply;
+mod cgroup_faults;
 mod container;
 mod contract;
 mod fixture;

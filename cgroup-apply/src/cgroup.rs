@@ -10,6 +10,7 @@ use crate::{
     cli,
     error::{self, Attempt as _, Error},
     hierarchy::{LEAF, Tree},
+    interface::{self, put},
     limits::{Name, Verdict, Write},
     lock::Lock,
     plan::{Place, Plan, Planned, Step, echo, quote},
@@ -24,8 +25,8 @@ use nix::{
     unistd::{Pid, mkdir},
 };
 use std::{
-    fs::{self, OpenOptions, Permissions},
-    io::{self, Write as _},
+    fs::{self, Permissions},
+    io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -62,9 +63,10 @@ pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<E
     if dry_run {
         return error::result(&plan.script(None));
     }
-    drop(Group::make(tree, &plan)?);
+    let group = Group::make(tree, &plan)?;
     let dirs = directories(tree, &args.name);
     error::result(&dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>())
+        .map_err(|err| group.undo(err))
 }
 
 impl<'plan> Group<'plan> {
@@ -85,28 +87,35 @@ impl<'plan> Group<'plan> {
             let mut taken = vec![];
             match plan.anchor_steps.iter().try_for_each(|step| take(step, &mut taken)) {
                 // The directory above was removed by the last run in it.
-                Err(err) if err.errno() == Some(Errno::ENOENT) && !plan.above().is_empty() => {
+                Err(err)
+                    if err.errno() == Some(Errno::ENOENT)
+                        && plan.above().iter().any(|dir| !dir.exists()) =>
+                {
                     continue;
                 }
                 Err(err) => return Err(undone(err, &taken)),
                 Ok(()) => {}
             }
-            let above = plan
-                .above()
-                .iter()
-                .map(|dir| Lock::share(dir))
-                .collect::<Result<Option<Vec<_>>, _>>()?;
-            let Some(above) = above else { continue };
             let is_new = made(&taken, plan.anchor());
-            if !is_new && is_temporary(plan.anchor()) && clear_if_idle(tree, plan)? {
-                continue;
-            }
-            if let Some(lock) = Lock::share(plan.anchor())? {
-                return Ok(Self { plan, tree, lock, above, taken });
+            match Self::hold(tree, plan, is_new) {
+                Ok(Some((lock, above))) => return Ok(Self { plan, tree, lock, above, taken }),
+                Ok(None) => {}
+                Err(err) => return Err(undone(err, &taken)),
             }
         }
         let shown = plan.anchor().display();
         Err(Error::new(format!("cannot create '{shown}': it is removed again and again")))
+    }
+
+    /// Take hold of the anchor's directory and of those above it; `None` if they have to be made anew.
+    fn hold(tree: &Tree, plan: &Plan, is_new: bool) -> Result<Option<(Lock, Vec<Lock>)>, Error> {
+        let above = plan.above();
+        let above: Option<Vec<_>> = above.into_iter().map(Lock::share).collect::<Result<_, _>>()?;
+        let Some(above) = above else { return Ok(None) };
+        if !is_new && is_temporary(plan.anchor()) && clear_if_idle(tree, plan)? {
+            return Ok(None);
+        }
+        Ok(Lock::share(plan.anchor())?.map(|lock| (lock, above)))
     }
 
     /// Make the other directories, set the limits.
@@ -126,24 +135,25 @@ impl<'plan> Group<'plan> {
 
     /// Write a limit and read it back.
     fn apply(&mut self, limit: &Planned) -> Result<(), Error> {
-        if limit.in_effect() {
+        let is_new = made(&self.taken, &limit.dir);
+        if !is_new && limit.in_effect() {
             return Ok(());
         }
-        let is_new = made(&self.taken, &limit.dir);
-        for write in &limit.writes {
+        for (at, write) in limit.writes.iter().enumerate() {
             let file = limit.dir.join(&write.file);
-            let before = fs::read_to_string(&file).unwrap_or_default();
+            let before =
+                if is_new { None } else { Some(interface::read(&file).unwrap_or_default()) };
             error::trace(&echo(&write.value, &file));
             put(&file, &write.value)
                 .map_err(|err| explain_limit(err, &limit.file, write, &limit.dir))?;
-            if !is_new {
+            if let Some(before) = before {
                 self.taken.push(Change::Wrote { file: file.clone(), before });
             }
-            // A cpuset of v2 keeps what was asked for, and another file has what came of it. Some files of
-            // v1 can only be written (`devices.deny`).
-            let effective = limit.dir.join(format!("{}.effective", write.file));
-            let read = fs::read_to_string(effective).or_else(|_| fs::read_to_string(&file));
-            let Ok(read) = read else { continue };
+            if limit.writes[at + 1..].iter().any(|later| later.file == write.file) {
+                continue; // only a step on the way
+            }
+            // Some files of v1 can only be written (`devices.deny`).
+            let Ok(read) = read_back(&limit.dir, &write.file) else { continue };
             match write.verdict(&read) {
                 Verdict::InEffect => {}
                 Verdict::Remark(remark) => error::tell(&remark),
@@ -158,6 +168,11 @@ impl<'plan> Group<'plan> {
             }
         }
         Ok(())
+    }
+
+    /// Whether no more than what was just made is there: nothing has run in it yet.
+    pub(crate) fn is_new(&self, places: &[Place]) -> bool {
+        places.iter().all(|place| made(&self.taken, &place.dir))
     }
 
     /// End COMMAND, and if the cgroup is for this run alone, with all that it started.
@@ -249,7 +264,7 @@ fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
             let above = dir.parent().unwrap_or(dir).join(file);
             let shown =
                 || format!("cannot fill '{}' from the cgroup above", dir.join(file).display());
-            let list = fs::read_to_string(above).attempt(shown)?;
+            let list = interface::read(above).attempt(shown)?;
             put(&dir.join(file), list.trim()).attempt(shown).map_err(explain)
         }
     }
@@ -300,9 +315,11 @@ fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
         })
 }
 
-/// Write `value` in one call, as interface files want it.
-pub(crate) fn put(file: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+/// What came of a value. A cpuset of v2 keeps what was asked for, and another file has what holds.
+fn read_back(dir: &Path, file: &str) -> io::Result<String> {
+    let effective = || interface::read(dir.join(format!("{file}.effective"))).ok();
+    let held = if file.starts_with("cpuset.") { effective() } else { None };
+    held.map_or_else(|| interface::read(dir.join(file)), Ok)
 }
 
 /// The rule behind an errno that any change of a cgroup may give.
@@ -339,16 +356,14 @@ fn explain_limit(err: io::Error, limit: &str, write: &Write, dir: &Path) -> Erro
     let err = match (file.as_str(), err.errno()) {
         ("cpuset.cpus" | "cpuset.mems", Some(_)) => {
             let above = dir.parent().unwrap_or(dir);
-            let list = fs::read_to_string(above.join(format!("{file}.effective")))
-                .or_else(|_| fs::read_to_string(above.join(file)))
-                .unwrap_or_default();
+            let list = read_back(above, file).unwrap_or_default();
             err.hint(format!("the cgroup above has {}", list.trim()))
         }
         ("cpu.cfs_quota_us", Some(Errno::EINVAL)) => {
             err.hint("on cgroup v1 a cgroup has no larger share of the CPU than the one above it")
         }
         (_, Some(Errno::EINVAL | Errno::ERANGE)) => {
-            let read = fs::read_to_string(&shown).unwrap_or_default();
+            let read = interface::read(&shown).unwrap_or_default();
             err.hint(format!(
                 "the kernel does not take this value; the file reads '{}' now",
                 read.trim()
@@ -453,9 +468,19 @@ fn clear(tree: &Tree, name: &Name) -> Result<(), Error> {
 
 /// Remove `dirs` with all below them, the first one last, because runs meet in it. Names what is left.
 fn remove_all(dirs: &[PathBuf], kill: bool) -> Vec<String> {
+    // Mostly nothing is in them, and an attempt is the cheapest look: the kernel refuses where something is.
+    let removed = |dir: &&PathBuf| {
+        let removed = fs::remove_dir(dir).is_ok();
+        if removed {
+            error::trace(&format!("rmdir {}", quote(dir)));
+        }
+        removed
+    };
+    let mut dirs: Vec<_> = dirs.iter().rev().skip_while(removed).cloned().collect();
+    dirs.reverse();
     let deadline = Instant::now() + PATIENCE;
     if kill {
-        kill_all(dirs, deadline);
+        kill_all(&dirs, deadline);
     }
     let mut left = vec![];
     for dir in dirs.iter().rev() {

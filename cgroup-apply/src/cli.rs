@@ -117,7 +117,7 @@ pub(crate) struct Run {
     /// Join the cgroup and execute COMMAND in place of cgroup-apply
     ///
     /// No process of ours stays to wait or report; the cgroup stays, as with
-    /// 'create', until 'delete'.
+    /// 'create', until 'delete'. If COMMAND cannot be executed, it does not.
     #[arg(long, conflicts_with = "keep")]
     pub(crate) exec: bool,
 

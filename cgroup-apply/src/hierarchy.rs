@@ -2,9 +2,11 @@
 //!
 //! cgroups(7); Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the kernel.
 
-use crate::error::{Attempt as _, Error};
+use crate::{
+    error::{Attempt as _, Error},
+    interface,
+};
 use std::{
-    fs,
     os::unix::ffi::OsStringExt as _,
     path::{Component, Path, PathBuf},
 };
@@ -26,6 +28,8 @@ pub(crate) struct Hierarchy {
     root: PathBuf,
     /// The directory below which cgroups are made: the mount, or without root the caller's own cgroup.
     pub(crate) base: PathBuf,
+    /// The caller's own cgroup.
+    pub(crate) own: PathBuf,
     /// The controllers that it has to offer there.
     pub(crate) controllers: Vec<String>,
 }
@@ -56,21 +60,20 @@ impl Tree {
             let first = these.next()?;
             let mount = these.rfind(|mount| mount.point == first.point).unwrap_or(first);
             let at = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
-            let own = if privileged { at.clone() } else { locate(&mount.root, &at, own) };
+            let own = locate(&mount.root, &at, own);
             let base = match own.parent() {
+                _ if privileged => at.clone(),
                 Some(above) if own.ends_with(LEAF) => above.to_path_buf(),
-                _ => own,
+                _ => own.clone(),
             };
             let (version, controllers) = if controllers.is_empty() {
-                (
-                    Version::V2,
-                    fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default(),
-                )
+                (Version::V2, interface::read(base.join("cgroup.controllers")).unwrap_or_default())
             } else {
                 (Version::V1, controllers.replace(',', " "))
             };
             let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-            Some(Hierarchy { version, mount: at, root: mount.root.clone(), base, controllers })
+            let root = mount.root.clone();
+            Some(Hierarchy { version, mount: at, root, base, own, controllers })
         });
         // sd_booted(3)
         let systemd = root.join("run/systemd/system").is_dir();
@@ -101,6 +104,13 @@ impl Tree {
     pub(crate) fn anchor(&self) -> &Hierarchy {
         let freezer = || self.hierarchies.iter().find(|hierarchy| hierarchy.has("freezer"));
         self.v2().or_else(freezer).unwrap_or(&self.hierarchies[0])
+    }
+
+    /// Whether there is a freezer of v1.
+    pub(crate) fn freezes_on_v1(&self) -> bool {
+        self.hierarchies
+            .iter()
+            .any(|hierarchy| hierarchy.version == Version::V1 && hierarchy.has("freezer"))
     }
 
     /// All hierarchies, the anchor before the others.
@@ -160,7 +170,7 @@ impl Hierarchy {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).attempt(|| format!("cannot read '{}'", path.display()))
+    interface::read(path).attempt(|| format!("cannot read '{}'", path.display()))
 }
 
 /// A line of /proc/self/mountinfo about a cgroup file system.
@@ -228,6 +238,7 @@ fn unescape(field: &str) -> PathBuf {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
     use tempfile::TempDir;
 
     /// A host with these files.

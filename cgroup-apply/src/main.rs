@@ -5,6 +5,7 @@ mod cgroup;
 mod cli;
 mod error;
 mod hierarchy;
+mod interface;
 mod limits;
 mod lock;
 mod plan;

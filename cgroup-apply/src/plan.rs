@@ -4,6 +4,7 @@ use crate::{
     cli,
     error::{Attempt as _, Error},
     hierarchy::{Hierarchy, LEAF, Tree, Version},
+    interface,
     limits::{self, IoMax, Limit, Name, Value, Write},
     processes::processes,
     resources,
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) refused: Vec<Error>,
     pub(crate) warnings: Vec<String>,
     pub(crate) best_effort: bool,
+    /// Whether COMMAND joins in the v2 hierarchy, too.
+    joins_v2: bool,
 }
 
 /// The cgroup in one hierarchy.
@@ -83,7 +86,7 @@ impl Planned {
                 return true;
             }
             seen.push(&write.file);
-            let read = fs::read_to_string(self.dir.join(&write.file));
+            let read = interface::read(self.dir.join(&write.file));
             read.is_ok_and(|read| write.holds(&read))
         })
     }
@@ -110,7 +113,7 @@ impl Step {
             Self::Enable { .. } => !self.missing_controllers().is_empty(),
             Self::Vacate { dir } => !processes([dir.clone()].iter(), false).is_empty(),
             Self::Fill { dir, file } => {
-                fs::read_to_string(dir.join(file)).map_or(true, |list| list.trim().is_empty())
+                interface::read(dir.join(file)).map_or(true, |list| list.trim().is_empty())
             }
         }
     }
@@ -132,7 +135,7 @@ impl Step {
     /// Those of an `Enable` that are not handed on yet.
     pub(crate) fn missing_controllers(&self) -> Vec<&str> {
         let Self::Enable { dir, controllers } = self else { return vec![] };
-        let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+        let enabled = interface::read(dir.join("cgroup.subtree_control")).unwrap_or_default();
         let is_enabled =
             |controller: &&String| enabled.split_whitespace().any(|each| each == *controller);
         controllers
@@ -176,13 +179,13 @@ impl fmt::Display for Step {
 
 impl Plan {
     /// Look where everything goes; refuse what cannot go anywhere. The cgroup is also made for the
-    /// controllers in `measured` that there are, because only there they count.
+    /// controllers in `also` that there are: to count, or to freeze.
     pub(crate) fn new(
         tree: &Tree,
         name: &Name,
         options: &cli::Limits,
         temporary: bool,
-        measured: &[&str],
+        also: &[&str],
     ) -> Result<Self, Error> {
         let mut plan = Self {
             name: name.clone(),
@@ -194,10 +197,11 @@ impl Plan {
             refused: vec![],
             warnings: vec![],
             best_effort: options.best_effort,
+            joins_v2: true,
         };
         let mut hierarchies = vec![tree.anchor()];
         let mut on_v2 = vec![];
-        for controller in measured {
+        for controller in also {
             let Ok(hierarchy) = tree.of(controller) else { continue };
             if hierarchy.version == Version::V2 {
                 on_v2.push((*controller).to_owned());
@@ -244,6 +248,19 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Do not join on v2 where it limits nothing and v1 can freeze and so kill as well: a process that is
+    /// there already, and has to write to `cgroup.procs`, may wait for that as long as [`Place::join_file`] says.
+    pub(crate) fn join_v1_alone(&mut self, tree: &Tree) {
+        let limits = interface::read(self.anchor().join("cgroup.controllers")).unwrap_or_default();
+        let is_planned = self.anchor_steps.iter().any(|step| matches!(step, Step::Enable { .. }));
+        self.joins_v2 = is_planned || !limits.trim().is_empty() || !tree.freezes_on_v1();
+    }
+
+    /// Whether COMMAND joins at `place`.
+    pub(crate) fn joins(&self, place: &Place) -> bool {
+        self.joins_v2 || place.version == Version::V1
+    }
+
     /// The cgroup's directory in the anchor hierarchy.
     pub(crate) fn anchor(&self) -> &Path {
         &self.places[0].dir
@@ -267,7 +284,9 @@ impl Plan {
             );
         }
         if let Some(command) = command {
-            lines.push(shown_command(&self.places, command));
+            let places: Vec<_> =
+                self.places.iter().filter(|place| self.joins(place)).cloned().collect();
+            lines.push(shown_command(&places, command));
             if self.temporary {
                 let made = self.steps.iter().rev().chain(self.anchor_steps.iter().rev());
                 lines.extend(made.filter(|step| step.is_needed()).filter_map(|step| match step {
@@ -293,6 +312,7 @@ fn place<'tree>(tree: &'tree Tree, limit: &Limit) -> Result<(&'tree Hierarchy, V
     // `cgroup.max.depth` and the like belong to no controller, and v2 has more of them.
     let hierarchy = match limit.controller() {
         "cgroup" => tree.anchor(),
+        _ if limit.value == Value::Unsupported => tree.anchor(), // refused whatever there is
         "io" => tree.of("io").or_else(|err| tree.of("blkio").map_err(|_| err))?, // its name on v1
         controller => tree.of(controller)?,
     };
@@ -380,7 +400,7 @@ fn device(path: &Path) -> Result<String, Error> {
         return Ok(device);
     }
     let disk = fs::canonicalize(&sysfs).map(|partition| partition.join("../dev"));
-    let number = disk.and_then(fs::read_to_string);
+    let number = disk.and_then(interface::read);
     let number =
         number.attempt(|| format!("cannot limit io of '{shown}': cannot find its disk"))?;
     Ok(number.trim().to_owned())
@@ -392,8 +412,7 @@ fn ram(options: &cli::Limits) -> Result<u64, Error> {
     if !sizes.iter().any(|size| matches!(size, Some(limits::Size::Percent(_)))) {
         return Ok(0);
     }
-    let text =
-        fs::read_to_string("/proc/meminfo").attempt(|| "cannot read '/proc/meminfo'".into())?;
+    let text = interface::read("/proc/meminfo").attempt(|| "cannot read '/proc/meminfo'".into())?;
     let line =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let kib = line.and_then(|kib| kib.parse::<u64>().ok());
@@ -477,6 +496,57 @@ mod tests {
              echo 9 > /sys/fs/cgroup/pids/x/pids.max\n\
              echo 4194304 > /sys/fs/cgroup/unified/x/hugetlb.2MB.max"
         );
+    }
+
+    #[test]
+    fn executed_in_place_command_joins_on_v2_only_where_that_limits_or_freezes() {
+        let root = host(&[
+            (
+                "proc/self/mountinfo",
+                "39 31 0:36 / /cg/pids rw - cgroup cgroup rw,pids\n\
+                 40 31 0:37 / /cg/freezer rw - cgroup cgroup rw,freezer\n\
+                 41 31 0:38 / /cg/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("proc/self/cgroup", "8:pids:/\n7:freezer:/\n0::/\n"),
+            ("cg/unified/cgroup.controllers", "hugetlb\n"),
+            ("cg/unified/there/cgroup.controllers", "hugetlb\n"),
+        ]);
+        let tree = Tree::read(root.path(), true).unwrap();
+        let joins = |words: &[&str]| {
+            let words =
+                ["cgroup-apply", "run", "--exec"].iter().chain(words).chain(&["--", "true"]);
+            let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+            let mut plan = Plan::new(&tree, &args.name, &args.limits, false, &["freezer"]).unwrap();
+            plan.join_v1_alone(&tree);
+            let script = plan.script(Some(&args.command)).pop().unwrap();
+            script.replace(root.path().to_str().unwrap(), "")
+        };
+        let v1 = "echo 0 > /cg/freezer/x/tasks && exec";
+        assert_eq!(joins(&["x"]), format!("sh -c '{v1} \"$@\"' sh true"));
+        let pids = "echo 0 > /cg/freezer/x/tasks && echo 0 > /cg/pids/x/tasks && exec";
+        assert_eq!(joins(&["--pids-max", "9", "x"]), format!("sh -c '{pids} \"$@\"' sh true"));
+        let v2 = "sh -c 'echo 0 > /cg/unified/x/cgroup.procs && ";
+        assert!(joins(&["--hugetlb-max", "2M=0", "x"]).starts_with(v2));
+        assert!(joins(&["there"]).starts_with(&v2.replace('x', "there")));
+    }
+
+    #[test]
+    fn below_a_unit_of_systemd_its_owner_is_named() {
+        let root = v2();
+        fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+        let tree = Tree::read(root.path(), true).unwrap();
+        let warnings = |name: &str| {
+            let options = ["cgroup-apply", "create", name];
+            let Verb::Create(args) = Cli::try_parse_from(options).unwrap().verb else { panic!() };
+            let plan = Plan::new(&tree, &args.name, &args.limits, false, &[]).unwrap();
+            plan.warnings.join("\n").replace(root.path().to_str().unwrap(), "")
+        };
+        assert_eq!(
+            warnings("user.slice/x/y"),
+            "'/sys/fs/cgroup/user.slice' is a unit of systemd and not delegated: systemd may take controllers away again"
+        );
+        assert_eq!(warnings("x.slice"), "", "it is not below itself");
+        assert_eq!(warnings("a/b"), "");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The processes of a cgroup: counted, added, frozen, killed.
 
 use crate::{
-    cgroup::{directories, explain, put},
+    cgroup::{directories, explain},
     cli,
     error::{self, Attempt as _, Error},
     hierarchy::{Hierarchy, Tree, Version},
+    interface::{self, put},
     limits::Name,
     plan::{Place, echo, quote},
 };
@@ -70,21 +71,26 @@ pub(crate) fn add(tree: &Tree, args: &cli::Add, dry_run: bool) -> Result<ExitCod
 
 /// Where a process is in `hierarchy`, if it can be seen.
 fn cgroup_of(pid: i32, hierarchy: &Hierarchy) -> Option<PathBuf> {
-    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let memberships = interface::read(format!("/proc/{pid}/cgroup")).ok()?;
     memberships.lines().find_map(|line| hierarchy.membership(line))
 }
 
 /// The rule that was broken when a process was refused.
 pub(crate) fn explain_join(err: Error, place: &Place) -> Error {
     let shown = place.dir.display();
-    let kind = fs::read_to_string(place.dir.join("cgroup.type")).unwrap_or_default();
+    let kind = interface::read(place.dir.join("cgroup.type")).unwrap_or_default();
     let err = err
         .hint_on(Errno::EAGAIN, "a pids limit of the cgroup or of one above it is reached")
         .hint_on(
             Errno::EACCES,
             "moving a process takes write access to the cgroup above both places, too: run as root",
         );
+    let realtime = interface::read(place.dir.join("cpu.rt_runtime_us")).unwrap_or_default();
     match place.version {
+        Version::V1 if realtime.trim() == "0" => err.hint_on(
+            Errno::EINVAL,
+            format!("a process of realtime priority needs more than 0 in '{shown}/cpu.rt_runtime_us'"),
+        ),
         Version::V1 => err.hint_on(
             Errno::ENOSPC,
             format!("'{shown}/cpuset.cpus' and 'cpuset.mems' must not be empty"),
@@ -139,7 +145,7 @@ impl Freezer {
             Version::V1 => ("freezer.state", self.word(frozen).to_owned()),
             Version::V2 => ("cgroup.events", format!("frozen {}", self.word(frozen))),
         };
-        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let text = interface::read(self.dir.join(file)).unwrap_or_default();
         text.lines().any(|each| each == line)
     }
 
@@ -153,8 +159,8 @@ impl Freezer {
         let mut above = above.take_while(|dir| dir.join("cgroup.procs").exists());
         above.find(|dir| {
             match self.version {
-                Version::V1 => fs::read_to_string(dir.join("freezer.self_freezing")),
-                Version::V2 => fs::read_to_string(dir.join("cgroup.freeze")),
+                Version::V1 => interface::read(dir.join("freezer.self_freezing")),
+                Version::V2 => interface::read(dir.join("cgroup.freeze")),
             }
             .is_ok_and(|text| text.trim() == "1")
         })
@@ -355,7 +361,7 @@ pub(crate) fn processes<'dir>(
     deep: bool,
 ) -> BTreeSet<i32> {
     let all = dirs.flat_map(|dir| if deep { below(dir) } else { vec![dir.clone()] });
-    let lists = all.map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
+    let lists = all.map(|dir| interface::read(dir.join("cgroup.procs")).unwrap_or_default());
     lists
         .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .filter(|pid| *pid != 0)

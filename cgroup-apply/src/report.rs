@@ -4,6 +4,7 @@
 use crate::{
     error::{self, Attempt as _, Error},
     hierarchy::{Tree, Version},
+    interface,
     limits::{Name, human},
     processes::below,
     sys,
@@ -13,7 +14,7 @@ use Kind::{Counter, Peak};
 use Version::{V1, V2};
 use serde_json::{Map, Value};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::Write as _,
     path::PathBuf,
     str::FromStr,
@@ -235,11 +236,23 @@ impl Source {
 pub(crate) struct Usage(Vec<Option<u64>>);
 
 impl Usage {
-    /// Read all of them, or only those that a line may be told about: each costs five system calls.
+    /// Read all of them, or only those that a line may be told about.
     pub(crate) fn read(tree: &Tree, name: &Name, all: bool) -> Self {
-        let first = |source: &Source| source.places.iter().find_map(|spot| spot.read(tree, name));
-        let wanted = SOURCES.iter().map(|source| Some(source).filter(|_| all || source.is_told()));
-        Self(wanted.map(|source| source.and_then(first)).collect())
+        let mut texts = Texts::default();
+        let mut number = |source: &Source| {
+            let is_wanted = all || source.is_told();
+            source
+                .places
+                .iter()
+                .filter(|_| is_wanted)
+                .find_map(|spot| spot.read(tree, name, &mut texts))
+        };
+        Self(SOURCES.iter().map(&mut number).collect())
+    }
+
+    /// That of a cgroup in which nothing has run yet.
+    pub(crate) fn none() -> Self {
+        Self(vec![None; SOURCES.len()])
     }
 
     /// What was used since `before`: the cgroup may be older than the run.
@@ -314,7 +327,7 @@ fn counted(number: u64, one: &str, more: &str) -> String {
 }
 
 impl Spot {
-    fn read(&self, tree: &Tree, name: &Name) -> Option<u64> {
+    fn read(&self, tree: &Tree, name: &Name, texts: &mut Texts) -> Option<u64> {
         let hierarchy = match self.controller {
             "cgroup" => tree.v2()?,
             controller => tree.of(controller).ok().filter(|home| home.version == self.version)?,
@@ -323,13 +336,26 @@ impl Spot {
         // v1 counts the kills of each cgroup alone, v2 with those below.
         if self.file == "memory.oom_control" {
             let dirs = below(&dir).into_iter();
-            return Some(dirs.filter_map(|dir| self.number_in(&dir.join(self.file))).sum());
+            return Some(
+                dirs.filter_map(|dir| self.form.number(texts.of(dir.join(self.file))?)).sum(),
+            );
         }
-        self.number_in(&dir.join(self.file)).map(|number| number / self.divisor)
+        self.form.number(texts.of(dir.join(self.file))?).map(|number| number / self.divisor)
     }
+}
 
-    fn number_in(&self, file: &std::path::Path) -> Option<u64> {
-        self.form.number(&fs::read_to_string(file).ok()?)
+/// The interface files that were read: several numbers are in one.
+#[derive(Default)]
+struct Texts(Vec<(PathBuf, Option<String>)>);
+
+impl Texts {
+    fn of(&mut self, file: PathBuf) -> Option<&str> {
+        let known = self.0.iter().position(|(path, _)| *path == file).unwrap_or_else(|| {
+            let text = interface::read(&file).ok();
+            self.0.push((file, text));
+            self.0.len() - 1
+        });
+        self.0[known].1.as_deref()
     }
 }
 
@@ -382,7 +408,7 @@ fn cpu_limit(tree: &Tree, name: &Name) -> Option<String> {
 /// The text of an interface file of `controller`, wherever that lives.
 fn text(tree: &Tree, name: &Name, controller: &str, file: &str) -> Option<String> {
     let dir: PathBuf = tree.of(controller).ok()?.base.join(name.path());
-    fs::read_to_string(dir.join(file)).ok()
+    interface::read(dir.join(file)).ok()
 }
 
 /// Where the statistics go.
@@ -485,10 +511,7 @@ mod tests {
         assert_eq!(used.get("memory", "peak_bytes"), 10);
         assert_eq!(used.get("memory", "oom_kills"), 6);
         // A counter that began with the run has no reading before it.
-        assert_eq!(
-            reading(10).since(&Usage(vec![None; SOURCES.len()])).get("cpu", "usage_usec"),
-            10
-        );
+        assert_eq!(reading(10).since(&Usage::none()).get("cpu", "usage_usec"), 10);
     }
 
     #[test]

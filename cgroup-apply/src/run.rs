@@ -5,6 +5,7 @@ use crate::{
     cli,
     error::{self, Attempt as _, Error},
     hierarchy::{Tree, Version},
+    interface::put,
     limits::fixed_point,
     plan::{Place, Plan, shown_command},
     processes::explain_join,
@@ -74,19 +75,20 @@ const TIME_IS_UP: u8 = 124;
 
 /// `run`.
 pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCode, Error> {
-    let measured = if args.stats.is_some() { &COUNTING[..] } else { &[] };
-    let plan = Plan::new(tree, &args.name, &args.limits, !args.exec && !args.keep, measured)?;
+    let also = match (args.exec, &args.stats) {
+        (true, _) => &["freezer"],
+        (false, Some(_)) => &COUNTING[..],
+        (false, None) => &[],
+    };
+    let mut plan = Plan::new(tree, &args.name, &args.limits, !args.exec && !args.keep, also)?;
+    if args.exec {
+        plan.join_v1_alone(tree);
+    }
     if dry_run {
         return error::result(&plan.script(Some(&args.command)));
     }
     if args.exec {
-        let group = Group::make(tree, &plan)?;
-        let places = Place::existing(tree, &args.name);
-        error::trace(&shown_command(&places, &args.command));
-        return Err(match Joins::open(&places).and_then(|joins| joins.join(false)) {
-            Ok(()) => become_command(&args.command), // the cgroup stays: we are in it
-            Err(err) => group.undo(err),
-        });
+        return Err(exec(tree, &plan, &args.command));
     }
     let report = args.stats.as_ref().map(StatsTo::open).transpose()?;
     // Before the first change: what arrives from now on is for COMMAND, and does not end us half-way.
@@ -99,8 +101,12 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
         .attempt(|| "cannot block signals".into())?;
 
     let group = Group::make(tree, &plan)?;
-    let before = Usage::read(tree, &args.name, report.is_some());
     let places = Place::existing(tree, &args.name);
+    let before = if group.is_new(&places) {
+        Usage::none()
+    } else {
+        Usage::read(tree, &args.name, report.is_some())
+    };
     let child = match start(&places, &args.command, &inherited) {
         Ok(child) => child,
         Err(err) => return Err(group.undo(err)),
@@ -116,6 +122,27 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
         error::tell(&err);
     }
     status.map(ExitCode::from)
+}
+
+/// `run --exec`: join, and be COMMAND. Returns only with the reason why not, and then not in the cgroup.
+fn exec(tree: &Tree, plan: &Plan, command: &[OsString]) -> Error {
+    let group = match Group::make(tree, plan) {
+        Ok(group) => group,
+        Err(err) => return err,
+    };
+    let places: Vec<_> = Place::existing(tree, &plan.name);
+    let places: Vec<_> = places.into_iter().filter(|place| plan.joins(place)).collect();
+    error::trace(&shown_command(&places, command));
+    let err = match Joins::open(&places).and_then(|joins| joins.join(false)) {
+        Ok(()) => become_command(command),
+        Err(err) => err,
+    };
+    // Where that is refused we are still inside, and what is left behind because of it is named.
+    for hierarchy in &tree.hierarchies {
+        let home = Place { version: hierarchy.version, dir: hierarchy.own.clone() };
+        put(&home.join_file(), "0").unwrap_or_default();
+    }
+    group.undo(err)
 }
 
 /// The files through which COMMAND joins, opened by us.

@@ -5,6 +5,7 @@ use crate::{
     cli,
     error::{self, Error},
     hierarchy::{Hierarchy, Tree, Version},
+    interface,
     limits::IO_KEYS,
     processes::{is_frozen, no_such, processes},
 };
@@ -229,7 +230,7 @@ fn used(name: &str, file: &Path) -> Option<String> {
 }
 
 fn text(file: &Path) -> Option<String> {
-    fs::read_to_string(file).ok().map(|text| text.trim().to_owned())
+    interface::read(file).ok().map(|text| text.trim().to_owned())
 }
 
 /// The host as `info` prints it.
