@@ -13,7 +13,7 @@ use crate::{
     interface::{self, put},
     limits::{Name, Verdict, Write},
     lock::Lock,
-    plan::{Place, Plan, Planned, Step, echo, quote},
+    plan::{Place, Plan, Planned, Step, USE_HIERARCHY, echo, quote},
     processes::{PATIENCE, below, kill_all, list, processes, shown_kill},
 };
 use nix::{
@@ -267,6 +267,9 @@ fn take(step: &Step, taken: &mut Vec<Change>) -> Result<(), Error> {
             let list = interface::read(above).attempt(shown)?;
             put(&dir.join(file), list.trim()).attempt(shown).map_err(explain)
         }
+        Step::Include { dir } => put(&dir.join(USE_HIERARCHY), "1")
+            .attempt(|| format!("cannot make the limits of '{}' hold below it", dir.display()))
+            .map_err(explain),
     }
 }
 

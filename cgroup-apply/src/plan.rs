@@ -6,7 +6,7 @@ use crate::{
     hierarchy::{Hierarchy, LEAF, Tree, Version},
     interface,
     limits::{self, IoMax, Limit, Name, Value, Write},
-    processes::processes,
+    processes::{below, processes},
     resources,
 };
 use std::{
@@ -103,7 +103,12 @@ pub(crate) enum Step {
     Vacate { dir: PathBuf },
     /// v1: a new cpuset is empty, and an empty one lets no process in (ENOSPC).
     Fill { dir: PathBuf, file: &'static str },
+    /// v1 before Linux 5.11: limits of memory hold for the cgroups below only if that is asked for.
+    Include { dir: PathBuf },
 }
+
+/// The file of an `Include`; newer kernels have it, too, and it reads 1.
+pub(crate) const USE_HIERARCHY: &str = "memory.use_hierarchy";
 
 impl Step {
     /// Whether there is anything to do.
@@ -114,6 +119,12 @@ impl Step {
             Self::Vacate { dir } => !processes([dir.clone()].iter(), false).is_empty(),
             Self::Fill { dir, file } => {
                 interface::read(dir.join(file)).map_or(true, |list| list.trim().is_empty())
+            }
+            // A new one has the setting of the one above, and one with others below it cannot change it.
+            Self::Include { dir } => {
+                let above = || interface::read(dir.parent()?.join(USE_HIERARCHY)).ok();
+                let setting = interface::read(dir.join(USE_HIERARCHY)).ok().or_else(above);
+                setting.is_some_and(|setting| setting.trim() == "0") && below(dir).len() == 1
             }
         }
     }
@@ -173,6 +184,7 @@ impl fmt::Display for Step {
                 let above = dir.parent().unwrap_or(dir).join(file);
                 write!(f, "cat {} > {}", quote(&above), quote(dir.join(file)))
             }
+            Self::Include { dir } => f.write_str(&echo("1", &dir.join(USE_HIERARCHY))),
         }
     }
 }
@@ -336,7 +348,10 @@ fn make(hierarchy: &Hierarchy, name: &Name, temporary: bool, on_v2: &[String]) -
         steps.push(Step::Make { dir: dir.clone(), temporary });
         if hierarchy.version == Version::V1 && hierarchy.has("cpuset") {
             steps.push(Step::Fill { dir: dir.clone(), file: "cpuset.cpus" });
-            steps.push(Step::Fill { dir, file: "cpuset.mems" });
+            steps.push(Step::Fill { dir: dir.clone(), file: "cpuset.mems" });
+        }
+        if hierarchy.version == Version::V1 && hierarchy.has("memory") {
+            steps.push(Step::Include { dir });
         }
     }
     steps
@@ -484,6 +499,22 @@ mod tests {
              echo 100000 > /sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us\n\
              echo 50000 > /sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us"
         );
+    }
+
+    #[test]
+    fn before_linux_5_11_a_limit_of_memory_is_made_to_hold_below() {
+        let files = |setting| {
+            host(&[
+                ("proc/self/mountinfo", "33 31 0:30 / /cg rw - cgroup cgroup rw,memory\n"),
+                ("proc/self/cgroup", "2:memory:/\n"),
+                ("cg/memory.use_hierarchy", setting),
+            ])
+        };
+        let words = ["--memory-max", "4K", "x"];
+        let limit = "echo 4096 > /cg/x/memory.limit_in_bytes";
+        let include = "echo 1 > /cg/x/memory.use_hierarchy";
+        assert_eq!(planned(&files("0\n"), &words), format!("mkdir /cg/x\n{include}\n{limit}"));
+        assert_eq!(planned(&files("1\n"), &words), format!("mkdir /cg/x\n{limit}"));
     }
 
     #[test]
