@@ -189,7 +189,7 @@ fn a_second_sigterm_kills() {
     need!(root());
     let mut child = started("trap '' TERM; echo trapped; while :; do sleep 0.1; done", "trapped");
     kill(&child, Signal::SIGTERM as i32);
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(1200));
     assert_eq!(child.try_wait().unwrap(), None);
     kill(&child, Signal::SIGTERM as i32);
     assert_eq!(shell_status(child.wait().unwrap()), 137);
@@ -280,6 +280,20 @@ fn as_pid_1_there_is_no_init() {
     );
     let missing = outcome(spawn(busybox_rootfs()).args(["--as-pid-1", "--", "/nosuch"]));
     assert_eq!(missing.code, 127);
+}
+
+#[test]
+fn a_signal_to_the_whole_group_is_no_second_one() {
+    need!(root());
+    // timeout(1) sends it to its child and to its group, of which that is one.
+    let line = format!(
+        "timeout 0.5 {} --root {} -- \
+         sh -c 'trap \"trap : TERM; sleep 0.5; echo tidied; exit 3\" TERM; while :; do sleep 0.02; done'",
+        tool_path("ns-spawn").display(),
+        busybox_rootfs().display()
+    );
+    let seen = sh(&line);
+    assert_eq!((seen.code, seen.stdout.as_str()), (124, "tidied\n"), "{seen:?}");
 }
 
 #[test]

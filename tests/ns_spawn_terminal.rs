@@ -350,3 +350,32 @@ fn an_interrupt_at_the_terminal_ends_a_loop_of_the_callers() {
     pty.enter("echo rc=$?\n");
     pty.see("rc=130\r\n");
 }
+
+#[test]
+fn what_a_command_does_to_the_terminal_that_it_inherits_is_undone() {
+    need!(root());
+    let mut pty = outer_shell();
+    pty.enter(&format!(
+        "{}; echo rc=$?\n",
+        line("--console inherit -- sh -c 'stty raw -echo; exit 4'")
+    ));
+    pty.see("rc=4\r\n");
+    pty.see("outer> ");
+    pty.enter(
+        "stty -a | grep -o -w -e icanon -e echo -e isig -e opost | sort | xargs; echo e''nd\n",
+    );
+    assert!(pty.see("\r\nend\r\n").contains("echo icanon isig opost"));
+}
+
+#[test]
+fn who_loses_its_terminal_takes_the_container_with_it() {
+    need!(root());
+    let mut pty = outer_shell();
+    pty.enter(&format!("{}\n", line("-- sh -c 'echo rea''dy; exec sleep 61030'")));
+    pty.see("ready\r\n");
+    // With the shell that leads the session the terminal hangs up.
+    let status = fs::read_to_string(format!("/proc/{}/status", supervisor("61030"))).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+    sh(&format!("kill -KILL {parent}")).success();
+    ns_spawn::gone_soon("61030");
+}

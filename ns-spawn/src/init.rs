@@ -21,7 +21,7 @@ use rustix::{
     fd::{AsFd as _, AsRawFd as _, OwnedFd},
     process::{
         DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior,
-        set_parent_process_death_signal, wait,
+        set_parent_process_death_signal, setpgid, wait,
     },
     thread::{CapabilitySet, set_name},
 };
@@ -193,6 +193,9 @@ pub(crate) fn hide() -> Result<(), Error> {
 
 /// Keep nothing but what reaping and passing signals on needs: of all descriptors at most `stops`.
 fn forget<T>(owners: T, stops: Option<&UnixStream>) -> Result<(), Error> {
+    // Out of the caller's process group, or a signal to that one, a hang-up of the terminal for example, would still be
+    // pending when the supervisor passes the same on, and the two become one that is not for COMMAND.
+    setpgid(None, None).attempt(|| "cannot leave the caller's process group".into())?;
     // Everything goes at once, the standard streams too: COMMAND alone decides how long they stay open. What
     // the values own must not be closed a second time.
     std::mem::forget(owners);

@@ -138,7 +138,7 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
         first,
         direct,
         killed: false,
-        terms: 0,
+        asked: None,
         shares_terminal,
         patience,
         deadline: None,
@@ -234,6 +234,9 @@ pub(crate) fn own_pidfd() -> Result<OwnedFd, Error> {
         .attempt(|| "cannot open a descriptor of the supervisor".into())
 }
 
+/// What comes so soon after the first is no second SIGTERM: timeout(1) sends it to its child, and then to its group.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 struct Supervisor {
     /// The container's first process, or with --join COMMAND itself.
     first: i32,
@@ -241,8 +244,8 @@ struct Supervisor {
     direct: bool,
     /// We killed it ourselves.
     killed: bool,
-    /// How many SIGTERM have come.
-    terms: u32,
+    /// When the first SIGTERM came.
+    asked: Option<Instant>,
     /// COMMAND has our terminal and, but for its own doing, our process group.
     shares_terminal: bool,
     /// How long a first SIGTERM may take to work.
@@ -344,16 +347,23 @@ impl Supervisor {
             libc::SIGINT | libc::SIGQUIT | libc::SIGHUP if self.shares_terminal && !signal.sent => {
                 Ok(())
             }
-            libc::SIGTERM if self.terms > 0 => {
+            libc::SIGTERM => self.terminate(),
+            number => self.pass_on(number),
+        }
+    }
+
+    /// Ask COMMAND to end, and when that was done before, kill it.
+    fn terminate(&mut self) -> Result<(), Error> {
+        match self.asked {
+            None => {
+                let now = Instant::now();
+                (self.asked, self.deadline) = (Some(now), self.patience.map(|it| now + it));
+                self.pass_on(libc::SIGTERM)
+            }
+            Some(first) if first.elapsed() < AT_ONCE => Ok(()),
+            Some(_) => {
                 self.kill();
                 Ok(())
-            }
-            number => {
-                if number == libc::SIGTERM {
-                    self.terms += 1;
-                    self.deadline = self.patience.map(|patience| Instant::now() + patience);
-                }
-                self.pass_on(number)
             }
         }
     }
