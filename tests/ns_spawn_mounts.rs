@@ -103,7 +103,8 @@ fn no_mount_of_the_host_is_in_the_container_whatever_its_root_is_made_of() {
             .lines()
             .filter_map(|line| line.split_once(' '))
             .filter(|(from, to)| {
-                let root = *to == "/" && (*from == shown || *from == "/");
+                // The one may be a mount by itself, of which the other is a part.
+                let root = *to == "/" && shown.ends_with(from.trim_end_matches('/'));
                 !root && !own.iter().any(|own| to.starts_with(own))
             })
             .collect();
@@ -159,6 +160,13 @@ fn binds_are_as_asked_for_all_the_way_down() {
     command.args(["--ro-bind", &format!("{shown}:/ro"), "--bind", &format!("{shown}:/rw")]);
     command.args(["--bind", &format!("{}:/a/b/file", file.display()), "--", "sh", "-c", line]);
     let seen = outcome(&mut command);
+    if crate::support::kernel() < (5, 12) {
+        let expected = format!(
+            "ns-spawn: cannot bind '{shown}' on '/ro': Function not implemented (ENOSYS)\n  \
+             hint: it takes Linux 5.12, or 5.8 and no other mounts below\n"
+        );
+        return assert_eq!(seen, failure(125, expected));
+    }
     let refused = "touch: /ro/x: Read-only file system\ntouch: /ro/sub/x: Read-only file system\n\
                    head: /rw/sub/zero: Permission denied\n";
     assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("content\n", refused));

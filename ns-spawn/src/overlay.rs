@@ -95,7 +95,11 @@ pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd, user: bool) -> Result
 
     let by_descriptor = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let base = by_descriptor(changes.as_fd());
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(attempt)?;
+    let context =
+        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(attempt).map_err(|err| {
+            let advice = "in a user namespace it takes Linux 5.11";
+            if user { err.hint_on(nix::errno::Errno::EPERM, advice) } else { err }
+        })?;
     let options = [
         ("lowerdir", by_descriptor(tree)),
         ("upperdir", format!("{base}/upper")),

@@ -100,7 +100,8 @@ pub(crate) fn signal_on_input(fd: impl AsFd) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Close all descriptors above 2 at the next exec; before Linux 5.11, which cannot, at once, all but `passed`.
+/// Close all descriptors above 2 at the next exec. Linux before 5.11 cannot close all of them then: there, from
+/// [`MANY`] on, all but `passed` are closed at once.
 ///
 /// Nothing but that exec, or the end of this process, may follow.
 pub(crate) fn close_at_exec(passed: &[u32]) -> Result<(), Errno> {
@@ -108,9 +109,17 @@ pub(crate) fn close_at_exec(passed: &[u32]) -> Result<(), Errno> {
         Err(Errno::EINVAL) => {}
         done => return done,
     }
-    let mut kept: Vec<_> = passed.iter().copied().filter(|number| *number > 2).collect();
+    for number in 3..MANY {
+        // SAFETY: takes no pointers.
+        match Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }) {
+            Ok(_) | Err(Errno::EBADF) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let many = MANY.unsigned_abs();
+    let mut kept: Vec<_> = passed.iter().copied().filter(|number| *number >= many).collect();
     kept.sort_unstable();
-    let mut first = 3;
+    let mut first = many;
     for number in kept {
         if number > first {
             close_range(first, number - 1, 0)?;
@@ -119,6 +128,9 @@ pub(crate) fn close_at_exec(passed: &[u32]) -> Result<(), Errno> {
     }
     close_range(first, u32::MAX, 0)
 }
+
+/// More descriptors than ns-spawn has itself, of which one tells by its end that there was an exec.
+const MANY: i32 = 1024;
 
 /// Close all descriptors but `kept`, at once. Values that own one must have been forgotten.
 pub(crate) fn close_all_but(kept: Option<u32>) -> Result<(), Errno> {
