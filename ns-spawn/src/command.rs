@@ -357,3 +357,24 @@ fn c_string(bytes: Vec<u8>) -> Result<CString, Error> {
         Error::new(format!("'{}' has a zero byte in it", String::from_utf8_lossy(&err.into_vec())))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        /// The root directory's files are anybody's.
+        #[test]
+        fn whatever_a_program_says_of_its_loader_is_read_in_bounds(
+            class in 0_u8..4,
+            rest in vec(prop_oneof![0_u8..70, Just(0_u8), any::<u8>()], 0..300),
+        ) {
+            let mut file = b"\x7fELF".to_vec();
+            file.push(class);
+            file.extend(rest);
+            let found = loader(&file);
+            prop_assert!(found.is_none_or(|name| name.len() < file.len()));
+        }
+    }
+}
