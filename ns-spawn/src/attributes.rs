@@ -22,14 +22,41 @@ const NAMES: [(u64, MsFlags, FsFlags); 5] = [
     (libc::MOUNT_ATTR_NOATIME, MsFlags::MS_NOATIME, FsFlags::ST_NOATIME),
 ];
 
+/// No change: the rest of one that is made.
+const AS_IT_IS: libc::mount_attr =
+    libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+/// `attributes` (`MOUNT_ATTR_*`) as mount(2) has them.
+pub(crate) fn mount_flags(attributes: u64) -> MsFlags {
+    let set = NAMES.iter().filter(|(attribute, ..)| attributes & attribute != 0);
+    set.map(|(_, flag, _)| *flag).collect()
+}
+
 /// Set attributes (`MOUNT_ATTR_*`) of the mount `fd`, which is attached, and of all mounts below it, and make them
 /// private: what is mounted on a copy of a shared mount, as those of a systemd host are, would appear on both.
 pub(crate) fn restrict(fd: impl AsFd, attributes: u64) -> Result<(), Errno> {
-    match sys::set_mount_attributes(fd.as_fd(), attributes, libc::MS_PRIVATE, true) {
+    let wanted =
+        libc::mount_attr { attr_set: attributes, propagation: libc::MS_PRIVATE, ..AS_IT_IS };
+    match sys::set_mount_attributes(fd.as_fd(), &wanted, true) {
         Err(Errno::ENOSYS) => {
             change(fd.as_fd(), MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
-            if attributes == 0 { Ok(()) } else { remount(fd.as_fd(), attributes) }
+            if attributes == 0 {
+                return Ok(());
+            }
+            if has_mounts_below(fd.as_fd())? {
+                return Err(Errno::ENOSYS);
+            }
+            remount(fd.as_fd(), attributes, 0)
         }
+        done => done,
+    }
+}
+
+/// Let the mount `fd`, which is attached, be written again. Those below it stay as they are.
+pub(crate) fn allow_writing(fd: impl AsFd) -> Result<(), Errno> {
+    let wanted = libc::mount_attr { attr_clr: libc::MOUNT_ATTR_RDONLY, ..AS_IT_IS };
+    match sys::set_mount_attributes(fd.as_fd(), &wanted, false) {
+        Err(Errno::ENOSYS) => remount(fd.as_fd(), 0, libc::MOUNT_ATTR_RDONLY),
         done => done,
     }
 }
@@ -42,15 +69,12 @@ fn change(fd: BorrowedFd<'_>, flags: MsFlags) -> Result<(), Errno> {
 
 /// The same before Linux 5.12: by mount(2), which sets the attributes of one mount, and all of them.
 ///
-/// Where other mounts are below, which it would leave as they are, it is not as safe, and so not done.
-fn remount(fd: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
-    if has_mounts_below(fd)? {
-        return Err(Errno::ENOSYS);
-    }
+/// Other mounts below stay as they are: it cannot stand in for a change of all.
+fn remount(fd: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
     let found = fstatvfs(fd)?.flags();
-    let wanted = NAMES
-        .iter()
-        .filter(|(attribute, _, now)| attributes & attribute != 0 || found.contains(*now));
+    let wanted = NAMES.iter().filter(|(attribute, _, now)| {
+        set & attribute != 0 || (found.contains(*now) && clear & attribute == 0)
+    });
     let flags: MsFlags = wanted.map(|(_, flag, _)| *flag).collect();
     change(fd, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags)
 }

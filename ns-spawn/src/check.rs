@@ -1,7 +1,7 @@
 //! Whether this host can run containers; if not, why, and what helps.
 
 use crate::error::{Attempt as _, Error};
-use nix::{errno::Errno, unistd::geteuid};
+use nix::{errno::Errno, libc, unistd::geteuid};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     mount::{FsOpenFlags, fsopen},
@@ -11,7 +11,6 @@ use std::{
     fs,
     io::{self, Write as _},
     path::Path,
-    process::ExitCode,
 };
 
 /// One thing that was looked at.
@@ -24,7 +23,7 @@ struct Finding {
 }
 
 /// Print what was found: 0 if containers can be run, 1 if not.
-pub(crate) fn print() -> Result<ExitCode, Error> {
+pub(crate) fn print() -> Result<u8, Error> {
     let findings = look();
     let mut text = String::new();
     for Finding { what, missing, needed } in &findings {
@@ -37,7 +36,7 @@ pub(crate) fn print() -> Result<ExitCode, Error> {
     }
     io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write to standard output".into())?;
     let able = findings.iter().all(|finding| finding.missing.is_none() || !finding.needed);
-    Ok(if able { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(u8::from(!able))
 }
 
 fn look() -> Vec<Finding> {
@@ -88,7 +87,8 @@ fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
 
 /// Ask for nothing, of no descriptor: a kernel that has the call says EBADF, or EPERM before it looks.
 fn mount_setattr() -> Option<rustix::io::Errno> {
-    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), 0, 0, false).err();
+    let nothing = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let refused = crate::sys::set_mount_attributes(rustix::stdio::stdin(), &nothing, false).err();
     (refused == Some(Errno::ENOSYS)).then_some(rustix::io::Errno::NOSYS)
 }
 

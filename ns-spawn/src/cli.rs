@@ -2,7 +2,7 @@
 
 use crate::error;
 use clap::{Parser, ValueEnum};
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf};
 
 /// Run COMMAND in new namespaces, with DIR as its root directory
 ///
@@ -280,7 +280,7 @@ Examples:
   ns-spawn --join \"$(cat box.pid)\" -- ps ax";
 
 impl Cli {
-    pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
+    pub(crate) fn parse_or_usage() -> Result<Self, u8> {
         Self::try_parse().map_err(|err| error::usage(&err))
     }
 }

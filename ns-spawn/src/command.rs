@@ -14,7 +14,7 @@ use crate::{
 };
 use nix::{
     errno::Errno,
-    sys::signal::{SigSet, SigmaskHow, Signal},
+    sys::signal::{SigSet, SigmaskHow},
     unistd::{Gid, Uid, chdir, execve, getcwd, setgroups, setresgid, setresuid},
 };
 use rustix::{fd::OwnedFd, thread::CapabilitySet};
@@ -168,8 +168,6 @@ impl Command {
         self.privileges.seal(self.identity.uid)?;
         // The kernel forgets it where the user changes.
         supervisor.map_or(Ok(()), die_with)?;
-        // The Rust runtime ignores it; COMMAND wants to die of it.
-        sys::reset_disposition(Signal::SIGPIPE).attempt(|| "cannot reset SIGPIPE".into())?;
         sys::close_at_exec(&self.passed)
             .attempt(|| "cannot close the descriptors above 2".into())?;
         for number in &self.passed {
@@ -189,6 +187,9 @@ impl Command {
     fn enter_workdir(&self) -> Result<(), Error> {
         let shown = self.workdir.display();
         chdir(&self.workdir).attempt(|| format!("cannot enter working directory '{shown}'"))?;
+        if self.workdir == Path::new("/") {
+            return Ok(()); // what is nowhere but inside
+        }
         let entered = getcwd().attempt(|| format!("cannot enter working directory '{shown}'"))?;
         if entered.is_absolute() {
             Ok(())

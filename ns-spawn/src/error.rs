@@ -5,7 +5,6 @@ use nix::errno::Errno;
 use std::{
     fmt,
     io::{self, Write as _},
-    process::ExitCode,
 };
 
 /// The tool itself failed. As in env(1), nice(1) and chroot(1): 2, which clap uses, may be COMMAND's own status.
@@ -67,9 +66,9 @@ impl Error {
     }
 
     /// Tell the user, and say which status the process ends with.
-    pub(crate) fn report(self) -> ExitCode {
+    pub(crate) fn report(self) -> u8 {
         drop(writeln!(io::stderr(), "ns-spawn: {self}")); // nobody left to tell
-        ExitCode::from(self.code)
+        self.code
     }
 }
 
@@ -79,14 +78,14 @@ pub(crate) fn say(text: &str) {
 }
 
 /// Clap's text under our name: among four tools, a bare "error:" does not say whose it is.
-pub(crate) fn usage(err: &clap::Error) -> ExitCode {
+pub(crate) fn usage(err: &clap::Error) -> u8 {
     if !err.use_stderr() {
         drop(err.print()); // --help or --version
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "ns-spawn: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(FAILED)
+    FAILED
 }
 
 impl fmt::Display for Error {

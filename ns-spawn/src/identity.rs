@@ -79,12 +79,6 @@ fn read_passwd(rootfs: &Rootfs) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-/// The name that a passwd(5) file gives `uid`; empty: it gives none.
-pub(crate) fn name_of(uid: u32, passwd: &[u8]) -> String {
-    let entry = entries(passwd).find(|entry| entry.uid == uid);
-    entry.map(|entry| entry.name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 /// The well-formed lines of a passwd(5) file.
 fn entries(passwd: &[u8]) -> impl Iterator<Item = Identity> {
     passwd.split(|byte| *byte == b'\n').filter_map(|line| {

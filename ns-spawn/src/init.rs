@@ -2,6 +2,7 @@
 
 use crate::{
     attributes::restrict,
+    cli::Kernel,
     error::{Attempt as _, Error},
     etc,
     mounts::{
@@ -12,7 +13,7 @@ use crate::{
     plan::{Plan, quote},
     rootfs::{attach_root, mount_point, old_kernel, switch_root},
     security,
-    sys::{self, Page, Side},
+    sys::{self, Page},
     terminal::{Attached, Pty, Terminal},
 };
 use nix::{libc, mount::MsFlags, sys::signal::SigSet};
@@ -20,7 +21,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd as _, AsRawFd as _, OwnedFd},
     process::{
-        DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior,
+        DumpableBehavior, Signal, WaitOptions, fchdir, set_dumpable_behavior,
         set_parent_process_death_signal, setpgid, wait,
     },
     thread::{CapabilitySet, set_name},
@@ -132,9 +133,9 @@ fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> 
     };
     let mut places = Places { opened, channel, proc: None, sys: None, dev: None, pty: None };
     for step in &plan.steps {
-        let began = Instant::now();
+        let began = plan.verbose.then(Instant::now);
         let taken = step.take(plan, &mut places);
-        if plan.verbose {
+        if let Some(began) = began {
             tell(&step.shell(plan), Some(began.elapsed()));
         }
         taken?;
@@ -147,17 +148,13 @@ fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> 
     if plan.as_pid_1 {
         return Err(plan.command.run(&terminal, &mask, Some(&supervisor)));
     }
-    match sys::clone_process(0).attempt(|| "cannot fork".into())? {
-        Side::Child => {
-            let error = plan.command.run(&terminal, &mask, None);
-            error.leave_on(page);
-            sys::exit_now(1)
-        }
-        Side::Parent(command) => {
-            forget((places, terminal, supervisor), stops)?;
-            Ok(command)
-        }
-    }
+    let command = sys::run_in_own_memory(|| {
+        plan.command.run(&terminal, &mask, None).leave_on(page);
+        1
+    });
+    let command = command.attempt(|| "cannot fork".into())?;
+    forget((places, terminal, supervisor), stops)?;
+    Ok(command)
 }
 
 /// Wait until the supervisor has mapped the users of the new user namespace.
@@ -275,14 +272,17 @@ impl Step {
                 .try_for_each(|netns| netns.attach_files(&places.opened.etc_files, tree)),
             Self::MakeReadOnly => make_read_only(plan, places),
             Self::MountProc => {
-                mount(&PROC.with_mode(plan.proc), places).map(|mount| places.proc = Some(mount))
+                // Where its paths are masked, it is written only from then on.
+                let mode =
+                    if plan.steps.contains(&Self::MaskPaths) { Kernel::Ro } else { plan.proc };
+                mount(&PROC.with_mode(mode), places).map(|mount| places.proc = Some(mount))
             }
             Self::MountSys => {
                 mount(&SYS.with_mode(plan.sys), places).map(|mount| places.sys = Some(mount))
             }
             Self::MountDev => mount_dev(plan, places),
             Self::MountVolumes => mount_volumes(plan, places),
-            Self::MaskPaths => mask_paths(places),
+            Self::MaskPaths => mask_paths(plan, places),
             Self::SetHostname => nix::unistd::sethostname(&plan.hostname)
                 .attempt(|| format!("cannot set the hostname '{}'", plan.hostname)),
             Self::SwitchRoot => switch_root(tree),
@@ -392,13 +392,12 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     restrict(&dev, 0)
         .attempt(|| "cannot set the attributes of '/dev'".into())
         .map_err(old_kernel)?;
-    let [pts, ..] = &BELOW_DEV;
-    let pts = if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_in(dev.as_fd())?;
-    for filesystem in &BELOW_DEV[1..] {
-        filesystem.mount_in(dev.as_fd())?;
-    }
+    fchdir(&dev).attempt(|| "cannot enter '/dev'".into())?;
+    let [pts, below @ ..] = &BELOW_DEV;
+    if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_here()?;
+    below.iter().try_for_each(mounts::Filesystem::mount_here)?;
     if let Terminal::Own { outer, .. } = &plan.terminal {
-        let pty = Pty::open(pts.as_fd(), outer.as_ref())?;
+        let pty = Pty::open(dev.as_fd(), "pts/ptmx", outer.as_ref())?;
         mounts::bind_console(dev.as_fd(), &pty.slave)?;
         places.pty = Some(pty);
     }
@@ -406,15 +405,15 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     Ok(())
 }
 
-fn mask_paths(places: &Places) -> Result<(), Error> {
+fn mask_paths(plan: &Plan, places: &Places) -> Result<(), Error> {
     let mut masks = masks(places)?;
     if let Some(sys) = &places.sys {
-        MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), path))?;
+        MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), *path).map(drop))?;
         masks.hide_thermal_throttle(sys.as_fd())?;
     }
     let Some(proc) = &places.proc else { return Ok(()) };
-    MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), path))?;
-    READ_ONLY_PROC.iter().try_for_each(|path| mounts::make_read_only(proc.as_fd(), path))
+    MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), *path).map(drop))?;
+    if plan.proc == Kernel::Ro { Ok(()) } else { mounts::keep_read_only(proc.as_fd()) }
 }
 
 fn dev_lines(root: &str) -> Vec<String> {
@@ -432,15 +431,15 @@ fn dev_lines(root: &str) -> Vec<String> {
 }
 
 fn mask_lines(root: &str) -> Vec<String> {
-    let proc = MASKED_PROC.iter().map(|path| format!("{root}/proc/{path}"));
-    let sys = MASKED_SYS.iter().map(|path| format!("{root}/sys/{path}"));
+    let proc = MASKED_PROC.iter().map(|(path, _)| format!("{root}/proc/{path}"));
+    let sys = MASKED_SYS.iter().map(|(path, _)| format!("{root}/sys/{path}"));
     let masked: Vec<_> = proc.chain(sys).collect();
     let read_only: Vec<_> =
         READ_ONLY_PROC.iter().map(|path| format!("{root}/proc/{path}")).collect();
     vec![
         format!(
             "for p in {} {root}/sys/devices/system/cpu/cpu*/thermal_throttle; do \
-             if [ -d $p ]; then mount -t tmpfs -o ro,size=0 tmpfs $p; \
+             if [ -d $p ]; then mount -t tmpfs -o ro tmpfs $p; \
              elif [ -e $p ]; then mount --bind /dev/null $p; fi; done",
             masked.join(" ")
         ),

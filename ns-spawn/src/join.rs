@@ -21,7 +21,7 @@ use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use std::{os::unix::net::UnixStream, path::Path, process::ExitCode};
+use std::{os::unix::net::UnixStream, path::Path};
 
 /// What will be done.
 pub(crate) struct Join {
@@ -56,7 +56,7 @@ impl Join {
     }
 
     /// Print it as a shell script that does the same.
-    pub(crate) fn print(&self) -> Result<ExitCode, Error> {
+    pub(crate) fn print(&self) -> Result<u8, Error> {
         let shell =
             format!("nsenter --target {} --mount --uts --ipc --net --pid --cgroup sh -e", self.pid);
         let terminal = format!("# terminal: {}", self.terminal.shown());
@@ -98,7 +98,7 @@ impl Join {
             .map_err(needs_root)?;
         match (&self.terminal, channel) {
             (Terminal::Own { outer, stderr }, Some(channel)) => {
-                let pty = Pty::open(devpts()?.as_fd(), outer.as_ref())?;
+                let pty = Pty::open(devpts()?.as_fd(), "ptmx", outer.as_ref())?;
                 Ok(Attached::Own { slave: pty.hand_over(channel)?, stderr: *stderr })
             }
             (Terminal::Own { .. }, None) => {

@@ -1,5 +1,7 @@
 //! Run a command in new namespaces, on its own root directory.
 
+#![cfg_attr(not(test), no_main)] // the C library calls sys.rs, which calls main
+
 mod attributes;
 mod check;
 mod cli;
@@ -26,23 +28,35 @@ mod terminal;
 mod userns;
 mod volumes;
 
-use crate::{cli::Cli, error::Error, status::Status, supervise::Job};
-use std::process::ExitCode;
+use crate::{
+    cli::Cli,
+    error::Error,
+    status::Status,
+    supervise::{Ended, Job},
+};
+use std::mem::ManuallyDrop;
 
-fn main() -> ExitCode {
+fn main() -> u8 {
     Cli::parse_or_usage()
-        .and_then(|cli| run(&cli).map_err(Error::report))
+        .and_then(|cli| run(&ManuallyDrop::new(cli)).map_err(Error::report))
         .unwrap_or_else(|code| code)
 }
 
-fn run(cli: &Cli) -> Result<ExitCode, Error> {
+fn run(cli: &Cli) -> Result<u8, Error> {
     if cli.check {
         return check::print();
     }
     let status = Status::open(cli)?;
-    let ended = Job::plan(cli).and_then(|job| {
+    let planned = Job::plan(cli).map(ManuallyDrop::new); // nothing is gained by freeing it: the process ends
+    let ended = planned.and_then(|job| {
         // Everything that can be refused has been.
-        if cli.dry_run { job.print() } else { supervise::act(&job, &status)?.finish(&status) }
+        if cli.dry_run {
+            return job.print().map(Ended::Exited);
+        }
+        let ended = supervise::act(&job, &status)?;
+        status.ended(ended).map(|()| ended)
     });
-    ended.map_err(|error| status.failed(error))
+    let ended = ended.map_err(|error| status.failed(error))?;
+    drop(status);
+    Ok(ended.exit_code())
 }

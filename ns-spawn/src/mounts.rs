@@ -1,19 +1,19 @@
 //! The container's /proc, /sys and /dev, and what is hidden in them.
 
 use crate::{
-    attributes::restrict,
+    attributes::{allow_writing, mount_flags},
     cli::Kernel,
     error::{Attempt as _, Error},
-    rootfs::{attach, detached_copy, needs_root, old_kernel},
+    rootfs::{Kind, attach, detached_copy, leave_open, needs_root, old_kernel},
 };
-use nix::libc;
+use nix::mount::mount;
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{CWD, FileType, Mode, OFlags, fstat, openat, symlinkat},
+    fs::{Access, AtFlags, CWD, FileType, Mode, accessat, fstat, mknodat, symlinkat},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+        fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
 };
 
@@ -21,7 +21,6 @@ use rustix::{
 pub(crate) struct Filesystem<'a> {
     pub(crate) kind: &'static str,
     pub(crate) options: &'a [(&'a str, &'a str)],
-    pub(crate) flags: &'static [&'static str],
     pub(crate) attributes: MountAttrFlags,
     pub(crate) target: &'a str,
 }
@@ -34,13 +33,12 @@ pub(crate) const CLOSED: MountAttrFlags = NOSUID_NOEXEC.union(MountAttrFlags::MO
 // /dev, which is nodev here: see `DEVICES`.
 
 pub(crate) const PROC: Filesystem<'_> =
-    Filesystem { kind: "proc", options: &[], flags: &[], attributes: CLOSED, target: "proc" };
+    Filesystem { kind: "proc", options: &[], attributes: CLOSED, target: "proc" };
 
 /// sysfs shows the network namespace of the process that mounts it: it has been joined by then.
 pub(crate) const SYS: Filesystem<'_> = Filesystem {
     kind: "sysfs",
     options: &[],
-    flags: &[],
     attributes: CLOSED.union(MountAttrFlags::MOUNT_ATTR_RDONLY),
     target: "sys",
 };
@@ -48,7 +46,6 @@ pub(crate) const SYS: Filesystem<'_> = Filesystem {
 pub(crate) const DEV: Filesystem<'_> = Filesystem {
     kind: "tmpfs",
     options: &[("mode", "755"), ("size", "65536k")],
-    flags: &[],
     attributes: CLOSED,
     target: "dev",
 };
@@ -58,18 +55,16 @@ pub(crate) const BELOW_DEV: [Filesystem<'_>; 3] = [
     Filesystem {
         kind: "devpts",
         options: &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
-        flags: &["newinstance"],
         attributes: NOSUID_NOEXEC,
         target: "pts",
     },
     Filesystem {
         kind: "tmpfs",
         options: &[("mode", "1777"), ("size", "65536k")],
-        flags: &[],
         attributes: CLOSED,
         target: "shm",
     },
-    Filesystem { kind: "mqueue", options: &[], flags: &[], attributes: CLOSED, target: "mqueue" },
+    Filesystem { kind: "mqueue", options: &[], attributes: CLOSED, target: "mqueue" },
 ];
 
 impl Filesystem<'_> {
@@ -85,17 +80,15 @@ impl Filesystem<'_> {
         let attempt =
             || format!("cannot make a '{}' file system for '/{}'", self.kind, self.target);
         let context = fsopen(self.kind, FsOpenFlags::FSOPEN_CLOEXEC)
+            .map(leave_open)
             .attempt(attempt)
             .map_err(needs_root)
             .map_err(old_kernel)?;
         for (key, value) in self.options {
-            fsconfig_set_string(&context, *key, *value).attempt(attempt)?;
+            fsconfig_set_string(context, *key, *value).attempt(attempt)?;
         }
-        for key in self.flags {
-            fsconfig_set_flag(&context, *key).attempt(attempt)?;
-        }
-        fsconfig_create(&context).attempt(attempt)?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes).attempt(attempt)
+        fsconfig_create(context).attempt(attempt)?;
+        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes).attempt(attempt)
     }
 
     /// Make it and attach it at `target`. The result is the root directory of the new mount.
@@ -106,12 +99,15 @@ impl Filesystem<'_> {
         Ok(mount)
     }
 
-    /// Make it and attach it at the directory of its name in `parent`, a mount that nobody else can change yet.
-    pub(crate) fn mount_in(&self, parent: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-        let mount = self.make()?;
-        move_mount(&mount, "", parent, self.target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .attempt(|| format!("cannot mount '{}' on '{}'", self.kind, self.target))?;
-        Ok(mount)
+    /// Make it and attach it at the directory of its name in the current one, which nobody else can change yet.
+    ///
+    /// There mount(2) is as safe as the calls above, and one instead of six.
+    pub(crate) fn mount_here(&self) -> Result<(), Error> {
+        let options = self.options.iter().map(|(key, value)| format!("{key}={value}"));
+        let options = options.collect::<Vec<_>>().join(",");
+        let flags = mount_flags(self.attributes.bits().into());
+        mount(Some(self.kind), self.target, Some(self.kind), flags, Some(options.as_str()))
+            .attempt(|| format!("cannot mount '{}' on '/dev/{}'", self.kind, self.target))
     }
 
     /// mount(8)'s options for it.
@@ -124,11 +120,7 @@ impl Filesystem<'_> {
             (MountAttrFlags::MOUNT_ATTR_NOEXEC, "noexec"),
         ];
         let attributes = named.iter().filter(|(flag, _)| self.attributes.contains(*flag));
-        let all: Vec<_> = attributes
-            .map(|(_, name)| (*name).to_owned())
-            .chain(self.flags.iter().map(|flag| (*flag).to_owned()))
-            .chain(options)
-            .collect();
+        let all: Vec<_> = attributes.map(|(_, name)| (*name).to_owned()).chain(options).collect();
         format!("mount -t {0} -o {1} {0} {target}", self.kind, all.join(","))
     }
 }
@@ -137,7 +129,6 @@ impl Filesystem<'_> {
 pub(crate) const PTS_WITHOUT_GROUP: Filesystem<'_> = Filesystem {
     kind: "devpts",
     options: &[("ptmxmode", "0666"), ("mode", "0600")],
-    flags: &["newinstance"],
     attributes: NOSUID_NOEXEC,
     target: "pts",
 };
@@ -168,10 +159,15 @@ pub(crate) const LINKS: [(&str, &str); 5] = [
 ///
 /// From the host, and checked: a rootfs's own nodes may be anything (CVE-2025-31133).
 pub(crate) fn detach_devices() -> Result<Vec<OwnedFd>, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let detach = |(name, (major, minor)): &(&str, (u32, u32))| {
         let attempt = || format!("cannot bind '/dev/{name}'");
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = openat(CWD, format!("/dev/{name}"), flags, Mode::empty()).attempt(attempt)?;
+        let node = open_tree(CWD, format!("/dev/{name}"), flags)
+            .attempt(attempt)
+            .map_err(needs_root)
+            .map_err(old_kernel)?;
         let stat = fstat(&node).attempt(attempt)?;
         let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
@@ -180,7 +176,7 @@ pub(crate) fn detach_devices() -> Result<Vec<OwnedFd>, Error> {
                 "'/dev/{name}' is not the character device {major}:{minor}"
             )));
         }
-        detached_copy(&node, false).attempt(attempt).map_err(needs_root).map_err(old_kernel)
+        Ok(node)
     };
     DEVICES.iter().map(detach).collect()
 }
@@ -188,8 +184,7 @@ pub(crate) fn detach_devices() -> Result<Vec<OwnedFd>, Error> {
 /// Fill the fresh, still empty /dev.
 pub(crate) fn populate(dev: BorrowedFd<'_>, devices: &[OwnedFd]) -> Result<(), Error> {
     for ((name, _), node) in DEVICES.iter().zip(devices) {
-        let target = place(dev, name)?;
-        attach(node, target).attempt(|| format!("cannot bind '/dev/{name}'"))?;
+        bind_in(dev, name, node).attempt(|| format!("cannot bind '/dev/{name}'"))?;
     }
     for (name, target) in LINKS {
         symlinkat(target, dev, name).attempt(|| format!("cannot make the link '/dev/{name}'"))?;
@@ -203,115 +198,161 @@ pub(crate) fn populate(dev: BorrowedFd<'_>, devices: &[OwnedFd]) -> Result<(), E
 
 /// Bind the terminal `slave`, by its descriptor, on /dev/console (CVE-2025-52565 did it by a path).
 pub(crate) fn bind_console(dev: BorrowedFd<'_>, slave: impl AsFd) -> Result<(), Error> {
-    let attempt = || "cannot bind '/dev/console'".to_owned();
-    let copy = detached_copy(slave, false).attempt(attempt)?;
-    attach(copy, place(dev, "console")?).attempt(attempt)
+    detached_copy(slave, false)
+        .and_then(|copy| bind_in(dev, "console", &copy))
+        .attempt(|| "cannot bind '/dev/console'".into())
 }
 
-/// Make an empty file to bind on.
-fn place(dev: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dev, name, flags, Mode::from_raw_mode(0o644))
-        .attempt(|| format!("cannot make '/dev/{name}'"))
+/// Attach `copy` on an empty file made for it in `dev`, which nobody else can change yet.
+fn bind_in(dev: BorrowedFd<'_>, name: &str, copy: &OwnedFd) -> rustix::io::Result<()> {
+    mknodat(dev, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)?;
+    move_mount(copy, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// What COMMAND must not see. Docker's list: moby's oci/defaults.go; paths that do not exist are passed over.
-pub(crate) const MASKED_PROC: [&str; 10] = [
-    "acpi",
-    "asound",
-    "interrupts",
-    "kcore",
-    "keys",
-    "latency_stats",
-    "sched_debug",
-    "scsi",
-    "timer_list",
-    "timer_stats",
+///
+/// Of each kind the one that most machines have is the last: a copy of the mount that hides is then left for no
+/// other, and getting rid of an unused one is slow.
+pub(crate) const MASKED_PROC: [(&str, Kind); 10] = [
+    ("asound", Kind::Directory),
+    ("scsi", Kind::Directory),
+    ("acpi", Kind::Directory),
+    ("kcore", Kind::File),
+    ("keys", Kind::File),
+    ("latency_stats", Kind::File),
+    ("sched_debug", Kind::File),
+    ("timer_list", Kind::File),
+    ("timer_stats", Kind::File),
+    ("interrupts", Kind::File),
 ];
 
 /// The same for /sys. For every CPU there is `devices/system/cpu/cpuN/thermal_throttle` besides.
-pub(crate) const MASKED_SYS: [&str; 2] = ["devices/virtual/powercap", "firmware"];
+pub(crate) const MASKED_SYS: [(&str, Kind); 2] =
+    [("devices/virtual/powercap", Kind::Directory), ("firmware", Kind::Directory)];
 
 /// What COMMAND may only read: same source.
 pub(crate) const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// Hides paths: files under /dev/null, directories under one empty read-only tmpfs.
 pub(crate) struct Masks<'a> {
-    null: BorrowedFd<'a>,
-    empty: Option<OwnedFd>,
+    file: Cover<'a>,
+    directory: Cover<'a>,
+}
+
+/// A mount that hides.
+struct Cover<'a> {
+    /// Where it is attached already: only from there can it be copied.
+    attached: Option<BorrowedFd<'a>>,
+    /// One that is attached nowhere yet.
+    spare: Option<OwnedFd>,
 }
 
 impl<'a> Masks<'a> {
     /// `null`: where the host's /dev/null is attached already.
     pub(crate) fn new(null: BorrowedFd<'a>) -> Self {
-        Self { null, empty: None }
+        Self {
+            file: Cover { attached: Some(null), spare: None },
+            directory: Cover { attached: None, spare: None },
+        }
     }
 
-    /// Hide `path` in `mount`, a /proc or /sys made by us that nobody else can change yet.
-    pub(crate) fn hide(&mut self, mount: BorrowedFd<'_>, path: &str) -> Result<(), Error> {
-        let attempt = || format!("cannot mask '{path}'");
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target = match openat(mount, path, flags, Mode::empty()) {
-            Ok(target) => target,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(err) => return Err(err).attempt(attempt),
-        };
-        self.hide_at(target, path)
+    /// Hide `path` in `mount`, a /proc or /sys made by us that nobody else can change yet. Gives whether it is there.
+    pub(crate) fn hide(
+        &mut self,
+        mount: BorrowedFd<'_>,
+        (path, kind): (&str, Kind),
+    ) -> Result<bool, Error> {
+        self.cover(kind).lay(path, |cover| {
+            move_mount(cover, "", mount, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        })
     }
 
     /// Hide what is open as `target`, `path` in messages.
-    pub(crate) fn hide_at(&mut self, target: OwnedFd, path: &str) -> Result<(), Error> {
-        let attempt = || format!("cannot mask '{path}'");
-        let stat = fstat(&target).attempt(attempt)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            let copy = detached_copy(self.null, false).attempt(attempt)?;
-            return attach(copy, target).attempt(attempt);
+    pub(crate) fn hide_at(&mut self, target: impl AsFd, path: &str) -> Result<(), Error> {
+        let stat = fstat(&target).attempt(|| format!("cannot mask '{path}'"))?;
+        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let kind = if directory { Kind::Directory } else { Kind::File };
+        self.cover(kind).lay(path, |cover| attach(cover, &target)).map(drop)
+    }
+
+    fn cover(&mut self, kind: Kind) -> &mut Cover<'a> {
+        match kind {
+            Kind::File => &mut self.file,
+            Kind::Directory => &mut self.directory,
         }
-        if let Some(empty) = &self.empty {
-            return attach(detached_copy(empty, false).attempt(attempt)?, target).attempt(attempt);
-        }
-        self.empty = Some(EMPTY.mount(target)?);
-        Ok(())
     }
 
     /// Hide every `cpuN/thermal_throttle` in `sys`: it tells what the neighbours compute.
+    ///
+    /// Either every CPU that is online has it or none. The first one cannot be taken offline.
     pub(crate) fn hide_thermal_throttle(&mut self, sys: BorrowedFd<'_>) -> Result<(), Error> {
-        let mut cpu = 0;
-        loop {
+        let there = |dir: &str| accessat(sys, dir, Access::EXISTS, AtFlags::empty()).is_ok();
+        for cpu in 0.. {
             let dir = format!("devices/system/cpu/cpu{cpu}");
-            match rustix::fs::accessat(
-                sys,
-                &dir,
-                rustix::fs::Access::EXISTS,
-                rustix::fs::AtFlags::empty(),
-            ) {
-                Ok(()) => self.hide(sys, &format!("{dir}/thermal_throttle"))?,
-                Err(_) => return Ok(()),
+            if cpu > 0 && !there(&dir) {
+                break;
             }
-            cpu += 1;
+            let hidden = self.hide(sys, (&format!("{dir}/thermal_throttle"), Kind::Directory))?;
+            if cpu == 0 && !hidden {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cover<'_> {
+    /// Lay one with `attach` on `path`, if that exists. Gives whether it does.
+    fn lay(
+        &mut self,
+        path: &str,
+        attach: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
+    ) -> Result<bool, Error> {
+        let attempt = || format!("cannot mask '{path}'");
+        let cover = match (self.spare.take(), self.attached) {
+            (Some(spare), _) => spare,
+            (None, Some(attached)) => detached_copy(attached, false).attempt(attempt)?,
+            (None, None) => EMPTY.make()?,
+        };
+        match attach(cover.as_fd()) {
+            Ok(()) => {
+                self.attached = Some(leave_open(cover));
+                Ok(true)
+            }
+            Err(Errno::NOENT) => {
+                self.spare = Some(cover); // it serves for the next
+                Ok(false)
+            }
+            Err(err) => Err(err).attempt(attempt),
         }
     }
 }
 
 const EMPTY: Filesystem<'_> = Filesystem {
     kind: "tmpfs",
-    options: &[("mode", "755"), ("size", "0")],
-    flags: &[],
+    options: &[("mode", "755")],
     attributes: CLOSED.union(MountAttrFlags::MOUNT_ATTR_RDONLY),
     target: "(masked)",
 };
 
-/// Make `path` in `mount`, a /proc made by us that nobody else can change yet, read-only.
-pub(crate) fn make_read_only(mount: BorrowedFd<'_>, path: &str) -> Result<(), Error> {
-    let attempt = || format!("cannot make '/proc/{path}' read-only");
+/// Make the paths of [`READ_ONLY_PROC`] read-only in `proc`, a /proc made by us that nobody else can change yet, and
+/// all else in it writable.
+///
+/// It has been mounted read-only, and so are copies of its parts: that is one call less for each than to change them.
+pub(crate) fn keep_read_only(proc: BorrowedFd<'_>) -> Result<(), Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let copy = match open_tree(mount, path, flags) {
-        Ok(copy) => copy,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(err) => return Err(err).attempt(attempt),
-    };
-    move_mount(&copy, "", mount, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).attempt(attempt)?;
-    restrict(&copy, libc::MOUNT_ATTR_RDONLY).attempt(attempt)
+    for path in READ_ONLY_PROC {
+        let done = open_tree(proc, path, flags).map(leave_open).and_then(|copy| {
+            move_mount(copy, "", proc, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        });
+        match done {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(err) => {
+                return Err(err).attempt(|| format!("cannot keep '/proc/{path}' read-only"));
+            }
+        }
+    }
+    allow_writing(proc).attempt(|| "cannot make '/proc' writable".into())
 }

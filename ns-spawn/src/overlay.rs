@@ -42,7 +42,6 @@ impl Overlay {
             Self::Memory => Filesystem {
                 kind: "tmpfs",
                 options: &[("mode", "700")],
-                flags: &[],
                 attributes: CLOSED.difference(MountAttrFlags::MOUNT_ATTR_NOEXEC),
                 target: "(overlay)",
             }

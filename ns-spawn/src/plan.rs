@@ -19,7 +19,6 @@ use nix::{
 use std::{
     io::{self, Write as _},
     path::Path,
-    process::ExitCode,
 };
 
 /// What will be done.
@@ -88,7 +87,7 @@ impl Plan {
     }
 
     /// Print it on standard output as a shell script that does the same.
-    pub(crate) fn print(&self) -> Result<ExitCode, Error> {
+    pub(crate) fn print(&self) -> Result<u8, Error> {
         let steps = self.steps.iter().flat_map(|step| step.shell(self));
         print_script(&self.start_line(), steps.chain(self.command_lines()))
     }
@@ -226,15 +225,12 @@ fn steps(cli: &Cli, namespaces: CloneFlags) -> Vec<Step> {
 }
 
 /// Print a script: `shell`, a shell in other namespaces, that reads `lines`.
-pub(crate) fn print_script(
-    shell: &str,
-    lines: impl Iterator<Item = String>,
-) -> Result<ExitCode, Error> {
+pub(crate) fn print_script(shell: &str, lines: impl Iterator<Item = String>) -> Result<u8, Error> {
     let lines: String = lines.map(|line| line + "\n").collect();
     io::stdout()
         .write_all(format!("{shell} <<'EOF'\n{lines}EOF\n").as_bytes())
         .attempt(|| "cannot write to standard output".into())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// `word` as a shell reads it back.

@@ -112,6 +112,13 @@ pub(crate) fn detach(
     detached_copy(again, recursive)
 }
 
+/// Let `fd` be open as long as this process is, init or COMMAND before its exec: both get rid of all that they do
+/// not need with one call.
+pub(crate) fn leave_open(fd: OwnedFd) -> BorrowedFd<'static> {
+    let fd: &'static OwnedFd = Box::leak(Box::new(fd));
+    fd.as_fd()
+}
+
 /// Attach the detached mount `mount` at `target`, a descriptor and not a path: nothing can be swapped in between.
 pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -155,7 +162,7 @@ pub(crate) fn switch_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
 /// Open a directory that is to be mounted on, directly below `tree`, and make it when it is missing.
 ///
 /// A link is refused: the mounts would land elsewhere (CVE-2019-19921, CVE-2026-41579).
-pub(crate) fn mount_point(tree: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+pub(crate) fn mount_point(tree: BorrowedFd<'_>, name: &str) -> Result<BorrowedFd<'static>, Error> {
     let open = || {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat2(tree, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH)
@@ -167,6 +174,7 @@ pub(crate) fn mount_point(tree: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, E
         other => other,
     };
     opened
+        .map(leave_open)
         .attempt(|| format!("cannot mount on '/{name}'"))
         .map_err(|err| err.hint_on(Errno::ELOOP, "it must be a directory and is a symbolic link"))
         .map_err(|err| err.hint_on(Errno::EROFS, format!("make the directory '{name}' in DIR")))

@@ -110,11 +110,16 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<(), Error> {
 /// Keep of the permitted capabilities those in `keep`, and make them effective. Inheritable and with it
 /// ambient become empty: CVE-2022-24769.
 pub(crate) fn limit_capabilities(keep: CapabilitySet) -> Result<(), Error> {
-    let attempt = || "cannot limit the capabilities".to_owned();
-    let keep = keep.intersection(capabilities(None).attempt(attempt)?.permitted);
-    let sets =
-        CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).attempt(attempt)
+    let set = |keep| {
+        let inheritable = CapabilitySet::empty();
+        set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable })
+    };
+    // EPERM: some of them this process has not itself.
+    let done = match set(keep) {
+        Err(Errno::PERM) => capabilities(None).and_then(|now| set(keep & now.permitted)),
+        done => done,
+    };
+    done.attempt(|| "cannot limit the capabilities".into())
 }
 
 /// No exec gives privileges any more: prctl(2), `PR_SET_NO_NEW_PRIVS`.

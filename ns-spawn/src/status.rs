@@ -61,6 +61,9 @@ impl Status {
 
     /// COMMAND has ended.
     pub(crate) fn ended(&self, ended: Ended) -> Result<(), Error> {
+        if self.lines.is_none() {
+            return Ok(());
+        }
         let (code, signal) = match ended {
             Ended::Exited(code) => (Some(code), None),
             Ended::Killed(signal) => (None, Some(signal)),
@@ -79,6 +82,9 @@ impl Status {
 
     /// COMMAND could not be started. Gives the error back, to be reported as any other.
     pub(crate) fn failed(&self, error: Error) -> Error {
+        if self.lines.is_none() {
+            return error;
+        }
         let errno = error.errno().map(|errno| errno as i32);
         let line = json!({"event": "error", "message": error.to_string(), "errno": errno});
         drop(self.tell(&line)); // the first error is the one to tell

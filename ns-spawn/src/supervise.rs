@@ -32,8 +32,8 @@ use rustix::{
 };
 use std::{
     io::{Read as _, Write as _, stdin},
+    mem,
     os::unix::net::UnixStream,
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -42,14 +42,6 @@ use std::{
 pub(crate) enum Ended {
     Exited(u8),
     Killed(i32),
-}
-
-impl Ended {
-    /// Tell it to who wants to know, and end as COMMAND did.
-    pub(crate) fn finish(self, status: &Status) -> Result<ExitCode, Error> {
-        status.ended(self)?;
-        Ok(self.exit_code())
-    }
 }
 
 /// What is asked for: a container, or COMMAND in one that runs.
@@ -71,7 +63,7 @@ impl Job {
         }
     }
 
-    pub(crate) fn print(&self) -> Result<ExitCode, Error> {
+    pub(crate) fn print(&self) -> Result<u8, Error> {
         match self {
             Self::New(plan, ..) => plan.print(),
             Self::Join(join, _) => join.print(),
@@ -202,6 +194,9 @@ fn start(
             init::run(plan, given, page)
         }
         Side::Parent(init) => {
+            // What they hold is the container's by now, and one call less each is left to do than to close them.
+            let Given { opened, supervisor, .. } = given;
+            mem::forget((opened, supervisor));
             let (Some(userns), Some(mut ours)) = (userns, ours) else { return Ok(init) };
             if let Err(error) = map_users(userns, init).and_then(|()| {
                 ours.write_all(&[1]).attempt(|| "cannot tell init of its users".into())
@@ -495,14 +490,14 @@ impl Ended {
 
     /// As a shell shows it. For SIGINT and SIGQUIT die of the same signal: a shell then stops its script, as it
     /// would had it run COMMAND itself.
-    fn exit_code(self) -> ExitCode {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
-            Self::Exited(code) => ExitCode::from(code),
+            Self::Exited(code) => code,
             Self::Killed(number) => {
                 if let Ok(signal @ (Signal::SIGINT | Signal::SIGQUIT)) = Signal::try_from(number) {
                     die_of(signal).ok(); // returns only when it cannot
                 }
-                ExitCode::from(128_u8.wrapping_add(u8::try_from(number).unwrap_or(0)))
+                128_u8.wrapping_add(u8::try_from(number).unwrap_or(0))
             }
         }
     }
@@ -523,8 +518,8 @@ mod tests {
 
     #[test]
     fn statuses_are_a_shells() {
-        assert_eq!(Ended::Exited(42).exit_code(), ExitCode::from(42));
-        assert_eq!(Ended::Killed(15).exit_code(), ExitCode::from(143));
-        assert_eq!(Ended::Killed(64).exit_code(), ExitCode::from(192));
+        assert_eq!(Ended::Exited(42).exit_code(), 42);
+        assert_eq!(Ended::Killed(15).exit_code(), 143);
+        assert_eq!(Ended::Killed(64).exit_code(), 192);
     }
 }

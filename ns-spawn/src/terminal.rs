@@ -102,12 +102,16 @@ pub(crate) struct Pty {
 }
 
 impl Pty {
-    /// Make it in the root directory `pts` of a devpts mount. The other end is had from the master and not by
-    /// its path, which could by then lead elsewhere (CVE-2025-52565).
-    pub(crate) fn open(pts: BorrowedFd<'_>, outer: Option<&Outer>) -> Result<Self, Error> {
+    /// Make it in a devpts mount: `ptmx` is the path from `dir` to its node of that name. The other end is had from
+    /// the master and not by its path, which could by then lead elsewhere (CVE-2025-52565).
+    pub(crate) fn open(
+        dir: BorrowedFd<'_>,
+        ptmx: &str,
+        outer: Option<&Outer>,
+    ) -> Result<Self, Error> {
         let attempt = || "cannot make a pseudo-terminal".to_owned();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let master = openat(pts, "ptmx", flags, Mode::empty()).attempt(attempt)?;
+        let master = openat(dir, ptmx, flags, Mode::empty()).attempt(attempt)?;
         unlockpt(&master).attempt(attempt)?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = ioctl_tiocgptpeer(&master, flags).attempt(attempt)?;
@@ -202,7 +206,7 @@ pub(crate) struct Saved {
 impl Saved {
     pub(crate) fn new() -> Self {
         let foreground = in_foreground(stdin().as_fd());
-        Self { modes: tcgetattr(stdin()).ok().filter(|_| foreground), foreground }
+        Self { modes: foreground.then(|| tcgetattr(stdin()).ok()).flatten(), foreground }
     }
 
     /// Put it back. All signals are blocked, SIGTTOU too.

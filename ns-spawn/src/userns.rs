@@ -4,7 +4,6 @@ use crate::{
     check,
     cli::Cli,
     error::{Attempt as _, Error},
-    identity::name_of,
 };
 use nix::{
     errno::Errno,
@@ -34,9 +33,7 @@ impl Userns {
         if !cli.userns && uid.is_root() {
             return Ok(None);
         }
-        // Not from the C library, which, linked statically, comes to grief when it looks elsewhere than in the file.
-        let passwd = fs::read("/etc/passwd").attempt(|| "cannot read '/etc/passwd'".into())?;
-        let name = name_of(uid.as_raw(), &passwd);
+        let name = name_of(uid.as_raw());
         let mut ranges = [Vec::new(), Vec::new()];
         let mut others = Ok(());
         for (ranges, (file, program)) in ranges.iter_mut().zip(KINDS) {
@@ -127,6 +124,17 @@ fn map_ranges(ranges: &[Vec<(u32, u32)>; 2], own: [u32; 2], pid: i32) -> Result<
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// The name of the host's user `uid`, or nothing if it has none.
+///
+/// Asked of getent(1): it may come from a directory service, and the C library would load that as a shared library,
+/// which does not go with a program that is linked statically.
+fn name_of(uid: u32) -> String {
+    let asked = Command::new("getent").args(["passwd", &uid.to_string()]).output();
+    let line = asked.map(|output| output.stdout).unwrap_or_default();
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// The ranges that a subuid(5) file gives a user, by name or by number.

@@ -176,7 +176,7 @@ impl Volume {
                 vec![format!("mkdir -p {target}"), tmpfs(&options, "").shell(&target)]
             }
             Content::Mask => vec![format!(
-                "if [ -d {target} ]; then mount -t tmpfs -o ro,size=0 tmpfs {target}; else mount --bind \
+                "if [ -d {target} ]; then mount -t tmpfs -o ro tmpfs {target}; else mount --bind \
                  /dev/null {target}; fi"
             )],
         }
@@ -185,7 +185,7 @@ impl Volume {
 
 fn tmpfs<'a>(options: &'a [(&'a str, &'a str)], target: &'a str) -> Filesystem<'a> {
     let attributes = CLOSED.difference(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-    Filesystem { kind: "tmpfs", options, flags: &[], attributes, target }
+    Filesystem { kind: "tmpfs", options, attributes, target }
 }
 
 /// `SRC[:DEST]`: DEST begins with a '/', so a ':' elsewhere is part of SRC.
