@@ -70,7 +70,14 @@ fn side(host: &Host, ip: &str) -> Value {
 /// All that the lab's lines are about.
 fn network(host: &Host) -> Value {
     let inside = side(host, &format!("ip -n {NAME}"));
-    json!({ "host": side(host, "ip"), "inside": inside, "forwarding": forwarding(host) })
+    let sysctls = "cd /proc/sys/net; grep -rs . ipv4/ip_forward ipv4/conf ipv6/conf";
+    let within = host.sh(&format!("ip netns exec {NAME} sh -c '{sysctls}'")).stdout;
+    json!({
+        "host": side(host, "ip"),
+        "inside": inside,
+        "sysctls": [host.sh(sysctls).stdout, within],
+        "rules": host.sh("nft -j list ruleset").stdout,
+    })
 }
 
 fn forwarding(host: &Host) -> String {
@@ -239,6 +246,8 @@ fn the_pair_is_made_whole_in_one_request() {
     outcome(strace.args(trace).arg(tool_path("netns-setup")).args(options)).success();
     assert_eq!(host.sh("grep -c RTM_NEWLINK /run/trace").stdout, "1\n");
     assert_eq!(host.sh("grep -c execve /run/trace").stdout, "1\n", "it needs no other program");
+    let dumps = "grep -cE '(RTM_GETLINK|type=0x12).*(NLM_F_DUMP|0x300)' /run/trace";
+    assert_eq!(host.sh(dumps).stdout, "0\n", "it does not look at every link");
     for (ip, link, mac) in [
         ("ip", "veth_host", "02:00:00:00:00:01"),
         ("ip -n container_network_ns", "veth_container", "02:00:00:00:00:02"),
@@ -385,6 +394,122 @@ netns-setup: interface 'veth_host' exists and is not ours
 }
 
 #[test]
+fn a_name_that_is_taken_is_refused_whatever_has_it() {
+    need!(root());
+    let host = host();
+    host.sh("ip netns add demo; ip -n demo link add veth_container type bridge").success();
+    let expected = "\
+netns-setup: interface 'veth_container' exists in network namespace 'demo' and is not ours
+  hint: --container-link picks another name
+";
+    assert_eq!(up(&host, &["demo"]), refused(1, expected));
+    host.sh("ip link add veth_host type bridge; ip link add lan type bridge").success();
+    let before = everything(&host);
+    let expected = "\
+netns-setup: interface 'veth_host' exists and is not ours
+  hint: 'ip link delete veth_host' removes it; --host-link picks another name
+";
+    assert_eq!(up(&host, &[]), refused(1, expected));
+    let expected = "netns-setup: 'lo' is the loopback interface's name\n";
+    assert_eq!(up(&host, &["--container-link", "lo"]), refused(2, expected));
+    assert_eq!(everything(&host), before);
+    // The address stays on a link that is down, and has no route then.
+    host.sh("ip address add 192.168.10.1/24 dev lan").success();
+    let expected = "\
+netns-setup: the host has address 192.168.10.1 on 'lan' already
+  hint: --host-addr and --container-addr pick another subnet; --force goes on
+";
+    assert_eq!(up(&host, &["--host-link", "other"]), refused(1, expected));
+}
+
+#[test]
+fn a_namespace_with_a_network_of_its_own_keeps_it() {
+    need!(root());
+    let host = host();
+    host.sh("set -e; ip netns add demo; ip -n demo link add own type veth peer name other
+        ip -n demo link set own up; ip -n demo link set other up
+        ip -n demo address add 10.0.0.2/24 dev own; ip -n demo route add default via 10.0.0.1")
+        .success();
+    let inside = "ip -n demo -o address; ip -n demo route";
+    let before = (everything(&host), host.sh(inside).stdout);
+    let expected = "\
+netns-setup: network namespace 'demo' has a default route by 'own' already
+  hint: --no-default-route leaves it alone
+";
+    assert_eq!(up(&host, &["demo"]), refused(1, expected));
+    let expected = "\
+netns-setup: network namespace 'demo' has address 10.0.0.2 on 'own' already
+  hint: --host-addr and --container-addr pick another subnet; --force goes on
+";
+    let addresses = ["--host-addr", "10.0.0.1/24", "--container-addr", "10.0.0.2/24", "demo"];
+    assert_eq!(up(&host, &addresses), refused(1, expected));
+    assert_eq!((everything(&host), host.sh(inside).stdout), before);
+    up(&host, &["--no-default-route", "demo"]).success();
+    down(&host, &["demo"]).success();
+    assert_eq!(host.sh("ip -n demo route show default").stdout, "default via 10.0.0.1 dev own \n");
+}
+
+#[test]
+fn a_link_without_a_carrier_is_waited_for_and_then_named() {
+    need!(root());
+    let host = host();
+    up(&host, &[]).success();
+    host.sh("ip -n container_network_ns link set veth_container mode dormant down").success();
+    let before = everything(&host);
+    let expected = "\
+netns-setup: interface 'veth_container' has no carrier after 5 seconds
+  undone: 1 change; the host is as it was
+";
+    assert_eq!(up(&host, &[]), refused(1, expected));
+    assert_eq!(everything(&host), before);
+}
+
+#[test]
+fn a_link_of_ours_under_another_name_is_found_where_it_is_in_the_way() {
+    need!(root());
+    let host = host();
+    up(&host, &["--host-link", "old", "--dns", "none"]).success();
+    let mut holder = KilledAtEnd(
+        host.command("ip").args(["netns", "exec", NAME, "sleep", "60"]).spawn().unwrap(),
+    );
+    while host.sh("ip netns pids container_network_ns").stdout.is_empty() {
+        assert!(holder.0.try_wait().unwrap().is_none());
+    }
+    host.sh("ip netns delete container_network_ns").success();
+    // Its namespace lives on without a name, and the link with it.
+    up(&host, &[]).success();
+    assert_eq!(host.run("netns-setup", &["check"]), done(""));
+    assert_eq!(host.sh("ip link show old").code, 1);
+}
+
+#[test]
+fn up_can_follow_right_behind_a_down_that_did_not_wait() {
+    need!(root());
+    let host = host();
+    let before = everything(&host);
+    up(&host, &[]).success();
+    let dry = down(&host, &["--no-wait", "--dry-run"]).success().stdout;
+    assert!(!dry.contains("ip link delete"), "{dry}");
+    assert!(dry.ends_with("ip netns delete container_network_ns\n"), "{dry}");
+    for _ in 0..30 {
+        assert_eq!(down(&host, &["--no-wait"]), done(""));
+        assert_eq!(host.sh("ls -A /run/netns /etc/netns 2>/dev/null").stdout, "/run/netns:\n");
+        assert_eq!(forwarding(&host), "0\n");
+        up(&host, &[]).success();
+        assert_eq!(host.run("netns-setup", &["check"]), done(""));
+    }
+    host.sh("ip netns exec container_network_ns ping -c1 -W2 192.168.10.1").success();
+    down(&host, &["--no-wait"]).success();
+    down(&host, &[]).success();
+    assert_eq!(everything(&host), before);
+    // What does not go with a namespace of ours is waited for.
+    host.sh("ip netns add demo").success();
+    up(&host, &["--bridge", "br0", "demo"]).success();
+    down(&host, &["--no-wait", "demo"]).success();
+    assert_eq!(host.sh("ip -o link | grep -cv ' lo:'").stdout, "0\n");
+}
+
+#[test]
 fn a_network_made_by_the_labs_lines_is_left_alone() {
     need!(root());
     let host = host();
@@ -460,6 +585,7 @@ fn a_stale_name_is_repaired_and_a_strangers_file_is_not() {
 fn what_cannot_be_is_refused_as_usage() {
     need!(root());
     let host = host();
+    let before = everything(&host);
     for (args, why) in [
         (
             &["--host-link", "veth-container-demo"][..],
@@ -518,6 +644,7 @@ fn what_cannot_be_is_refused_as_usage() {
     ] {
         assert_eq!(up(&host, args), refused(2, &format!("netns-setup: {why}\n")));
     }
+    assert_eq!(everything(&host), before);
 }
 
 #[test]

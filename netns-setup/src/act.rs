@@ -6,7 +6,7 @@ use crate::{
     dns,
     document::Document,
     error::{self, Attempt as _, Error},
-    kernel::Host,
+    kernel::{Host, Look},
     nat,
     netns::{self, NameLock},
     plan::{Plan, asks, converge, leftovers, remove},
@@ -15,7 +15,8 @@ use crate::{
     wanted::Wanted,
 };
 use nix::errno::Errno;
-use std::{fs, process::ExitCode};
+use rustix::thread::CapabilitySet;
+use std::process::ExitCode;
 
 /// Make or repair the network.
 pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
@@ -24,7 +25,11 @@ pub(crate) fn up(up: &Up) -> Result<ExitCode, Error> {
     let bridge = wanted.bridge.as_ref().filter(|_| !up.trial.dry_run);
     let _bridge_lock = bridge.map(|bridge| NameLock::take_bridge(bridge)).transpose()?;
     let mut host = Host::open(&wanted.netns, up.trial.verbose)?;
-    let plan = converge(&wanted, &host.state(|state| asks(&wanted, state))?, up.force)?;
+    let plan = converge(
+        &wanted,
+        &host.state(Look::For(&wanted), |state| asks(&wanted, state))?,
+        up.force,
+    )?;
     if up.trial.dry_run {
         return print(&plan.steps);
     }
@@ -45,7 +50,7 @@ fn tell(up: &Up, wanted: &Wanted, plan: &Plan, host: &Host) -> Result<(), Error>
     if !up.json {
         return error::result(&format!("{}\n", netns::path(&wanted.netns).display()));
     }
-    let document = Document::new(&host.state(|state| asks(wanted, state))?)?;
+    let document = Document::new(&host.state(Look::For(wanted), |state| asks(wanted, state))?)?;
     let document = Document { changed: Some(!plan.steps.is_empty()), ..document };
     error::result(&(document.json()? + "\n"))
 }
@@ -55,15 +60,15 @@ pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
     let name = netns_name(&down.name)?;
     let _lock = begin(&down.trial, &name)?;
     let mut host = Host::open(&name, down.trial.verbose)?;
-    let mut state = host.state(leftovers)?;
+    let mut state = host.state(Look::Leftovers, leftovers)?;
     let bridges = state.idle_bridges().into_iter().filter(|_| !down.trial.dry_run);
     let locks: Vec<NameLock> =
         bridges.map(|bridge| NameLock::take_bridge(&bridge.name)).collect::<Result<_, _>>()?;
     if !locks.is_empty() {
         // Somebody may have become a port while we waited.
-        state = host.state(leftovers)?;
+        state = host.state(Look::Leftovers, leftovers)?;
     }
-    let plan = remove(&state);
+    let plan = remove(&state, down.no_wait);
     if down.trial.dry_run {
         return print(&plan.steps);
     }
@@ -76,7 +81,8 @@ pub(crate) fn down(down: &Down) -> Result<ExitCode, Error> {
 pub(crate) fn check(network: &Network) -> Result<ExitCode, Error> {
     let wanted = wanted(network)?;
     let host = Host::open(&wanted.netns, false)?;
-    let plan = converge(&wanted, &host.state(|state| asks(&wanted, state))?, true)?;
+    let plan =
+        converge(&wanted, &host.state(Look::For(&wanted), |state| asks(&wanted, state))?, true)?;
     error::result(&error::lines(plan.steps.iter().map(Step::difference)))?;
     Ok(if plan.steps.is_empty() { ExitCode::SUCCESS } else { error::FAILED.into() })
 }
@@ -99,18 +105,15 @@ pub(crate) fn begin(trial: &Trial, name: &str) -> Result<Option<NameLock>, Error
     NameLock::take(name).map(Some)
 }
 
-/// `CAP_NET_ADMIN` and `CAP_SYS_ADMIN` of linux/capability.h, looked for in the effective set.
 fn need_capabilities() -> Result<(), Error> {
-    const NEEDED: u64 = 1 << 12 | 1 << 21;
-    let status = "/proc/thread-self/status";
-    let text = fs::read_to_string(status).attempt(|| format!("cannot read '{status}'"))?;
-    let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    match effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) {
-        Some(effective) if effective & NEEDED != NEEDED => Err::<(), _>(Errno::EPERM)
-            .attempt(|| "cannot change the network".into())
-            .map_err(|err| err.hint("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")),
-        _ => Ok(()),
+    let attempt = || "cannot change the network".into();
+    let effective = rustix::thread::capabilities(None).attempt(attempt)?.effective;
+    if effective.contains(CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN) {
+        return Ok(());
     }
+    Err::<(), _>(Errno::EPERM)
+        .attempt(attempt)
+        .map_err(|err| err.hint("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"))
 }
 
 fn print(steps: &[Step]) -> Result<ExitCode, Error> {

@@ -169,6 +169,12 @@ pub(crate) struct Trial {
 /// The options of `down`.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
+    /// Do not wait for the links: take the name from the namespace, with which they go
+    ///
+    /// They go when its last process has ended.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
     #[command(flatten)]
     pub(crate) trial: Trial,
 

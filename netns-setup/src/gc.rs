@@ -6,7 +6,7 @@ use crate::{
     cli, dns,
     error::{self, Error},
     firewall, forwarding,
-    kernel::{Asks, Host},
+    kernel::{Asks, Host, Look},
     mark::Mark,
     nat,
     netlink::{Link, Netlink},
@@ -23,12 +23,12 @@ pub(crate) fn collect(gc: &cli::Gc) -> Result<ExitCode, Error> {
     for name in dead()? {
         let _lock = begin(&gc.trial, &name)?;
         let mut host = Host::open(&name, gc.trial.verbose)?;
-        let state = host.state(Asks::all)?;
+        let state = host.state(Look::Leftovers, Asks::all)?;
         // Somebody may have made it while we waited for the lock.
         if state.inside.is_some() {
             continue;
         }
-        let plan: Plan = remove(&state);
+        let plan: Plan = remove(&state, false);
         if plan.steps.is_empty() {
             continue;
         }

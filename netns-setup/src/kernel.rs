@@ -2,15 +2,17 @@
 
 use crate::{
     dns,
-    error::Error,
+    error::{Attempt as _, Error},
     firewall::{self, Firewall},
     forwarding,
     mark::{BRIDGE, Mark},
     nat::{self, Table},
-    netlink::Netlink,
+    netlink::{Kind, Netlink},
     netns::{self, Named},
+    plan::needs_all_links,
     state::{Side, State},
     steps::{End, Kernel, Step},
+    wanted::Wanted,
 };
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
@@ -29,10 +31,23 @@ impl Asks {
     }
 }
 
+/// How much is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Look<'a> {
+    /// All that there is.
+    All,
+    /// Whatever `down` may have to take away.
+    Leftovers,
+    /// What can matter to this network.
+    For(&'a Wanted),
+}
+
 /// The host, and the namespace `name` in it.
 pub(crate) struct Host {
     name: String,
     verbose: bool,
+    /// The namespace that we came from.
+    home: OwnedFd,
     netlink: Netlink,
     stale: bool,
     netns: Option<OwnedFd>,
@@ -49,26 +64,39 @@ impl Host {
             Named::Netns(netns) => Some(netns),
             Named::Absent | Named::Stale => None,
         };
-        let inside = netns.as_ref().map(|netns| netns::netlink(name, netns)).transpose()?;
+        let home = netns::own()?;
+        let inside = netns.as_ref().map(|netns| netns::netlink(name, netns, &home)).transpose()?;
         let netlink = Netlink::open()?;
-        Ok(Self { name: name.into(), verbose, netlink, stale, netns, inside, undoing: false })
+        let name = name.into();
+        Ok(Self { name, verbose, home, netlink, stale, netns, inside, undoing: false })
     }
 
     /// Read what there is; nft and iptables, which take a process each, only where `asks` says so.
-    pub(crate) fn state(&self, asks: impl FnOnce(&State) -> Asks) -> Result<State, Error> {
+    pub(crate) fn state(
+        &self,
+        what: Look<'_>,
+        asks: impl FnOnce(&State) -> Asks,
+    ) -> Result<State, Error> {
         // Links and forwarding are read together: see forwarding::release.
         let lock = netns::lock_dir()?;
+        let inside = self.inside.as_ref().map(|inside| read(inside, what)).transpose()?;
         let mut state = State {
             netns: self.name.clone(),
             stale: self.stale,
-            host: read(&self.netlink)?,
-            inside: self.inside.as_ref().map(read).transpose()?,
+            host: match what {
+                Look::For(wanted) => near(&self.netlink, wanted, inside.as_ref())?,
+                _ => read(&self.netlink, what)?,
+            },
+            inside,
             forwarding: forwarding::is_on()?,
             nat: Table::Unknown,
             published: vec![],
             firewall: None,
             dns: dns::look(&self.name)?,
         };
+        if matches!(what, Look::For(wanted) if needs_all_links(wanted, &state)) {
+            state.host = read(&self.netlink, Look::All)?;
+        }
         drop(lock);
         let Asks { nft, iptables } = asks(&state);
         if nft {
@@ -82,9 +110,10 @@ impl Host {
 
     /// Undo speaks to the kernel by sockets of its own: what failed may have been the socket.
     fn reconnect(&mut self) -> Result<(), Error> {
+        netns::enter(&self.home).attempt(|| "cannot come back from a network namespace".into())?;
         self.netlink = Netlink::open()?;
         if let Some(netns) = &self.netns {
-            self.inside = Some(netns::netlink(&self.name, netns)?);
+            self.inside = Some(netns::netlink(&self.name, netns, &self.home)?);
         }
         self.undoing = true;
         Ok(())
@@ -107,7 +136,7 @@ impl Host {
     }
 
     fn add_netns(&mut self) -> Result<(), Error> {
-        let (netns, inside) = netns::add(&self.name)?;
+        let (netns, inside) = netns::add(&self.name, &self.home)?;
         self.netns = Some(netns);
         self.inside = Some(inside);
         Ok(())
@@ -165,8 +194,38 @@ impl Host {
     }
 }
 
-fn read(netlink: &Netlink) -> Result<Side, Error> {
-    Ok(Side { links: netlink.links()?, addresses: netlink.addresses()?, routes: netlink.routes()? })
+fn read(netlink: &Netlink, what: Look<'_>) -> Result<Side, Error> {
+    // The links first: what is found on one that is dying meanwhile has a name, and what appears is not ours.
+    let links = netlink.links()?;
+    if matches!(what, Look::Leftovers) {
+        return Ok(Side { links, ..Side::default() });
+    }
+    let addresses = netlink.addresses()?;
+    let routes = [netlink.routes(true)?, netlink.routes(false)?].concat();
+    Ok(Side { links, addresses, routes })
+}
+
+/// The same of the host, without the links that are not in the way of `wanted`.
+fn near(netlink: &Netlink, wanted: &Wanted, inside: Option<&Side>) -> Result<Side, Error> {
+    let mut side = Side::default();
+    for name in ["lo", &wanted.host_link] {
+        side.links.extend(netlink.link_named(name)?);
+    }
+    let ends = inside.into_iter().flat_map(|inside| &inside.links);
+    let ends = ends.filter(|link| link.kind == Kind::Veth);
+    let mut numbers: Vec<u32> = ends.filter_map(|end| end.peer).collect();
+    side.addresses = netlink.addresses()?;
+    side.routes = netlink.routes(true)?;
+    if wanted.has_v6() || wanted.mtu.is_none() && side.uplink().is_none() {
+        side.routes.extend(netlink.routes(false)?);
+    }
+    numbers.extend(side.uplink().filter(|_| wanted.mtu.is_none()));
+    for number in numbers {
+        if !side.links.iter().any(|link| link.index == number) {
+            side.links.extend(netlink.link_numbered(number)?);
+        }
+    }
+    Ok(side)
 }
 
 impl Kernel for Host {

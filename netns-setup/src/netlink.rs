@@ -15,9 +15,10 @@ use netlink_packet_route::{
     },
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
+use nix::errno::Errno;
 use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder, packet_route::RouteNetlinkMessage,
-    proto::Connection,
+    Handle, LinkGetRequest, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+    packet_route::RouteNetlinkMessage, proto::Connection, sys::AsyncSocket as _,
 };
 use std::{
     cell::RefCell,
@@ -97,14 +98,19 @@ pub(crate) struct Pair {
 pub(crate) struct Netlink {
     connection: RefCell<Connection<RouteNetlinkMessage, Blocking>>,
     handle: Handle,
+    /// The numbers of links that were asked for by name.
+    numbers: RefCell<Vec<(String, u32)>>,
 }
 
 impl Netlink {
     /// Open a socket in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection_with_socket()
-            .attempt(|| "cannot open a netlink socket".into())?;
-        Ok(Self { connection: connection.into(), handle })
+        let attempt = || "cannot open a netlink socket".into();
+        let (mut connection, handle, _) =
+            rtnetlink::new_connection_with_socket::<Blocking>().attempt(attempt)?;
+        // Else the kernel would list the routes of every table: four for each address.
+        connection.socket_mut().socket_ref().set_netlink_get_strict_chk(true).attempt(attempt)?;
+        Ok(Self { connection: connection.into(), handle, numbers: RefCell::default() })
     }
 
     /// Whether the socket failed: then nobody knows what the kernel made of the last request.
@@ -114,10 +120,20 @@ impl Netlink {
 
     /// All links.
     pub(crate) fn links(&self) -> Result<Vec<Link>, Error> {
-        // The counters are half of each message, and nobody asks for them.
-        let mask = vec![LinkExtentMask::SkipStats];
-        let request = self.handle.link().get().set_filter_mask(AddressFamily::Unspec, mask);
+        let request = brief(self.handle.link().get());
         self.all(request.execute(), |message| Some(read_link(message)), "links")
+    }
+
+    /// The link `name`, if there is one.
+    pub(crate) fn link_named(&self, name: &str) -> Result<Option<Link>, Error> {
+        let found = self.one(self.handle.link().get().match_name(name));
+        unless_gone(found).attempt(|| format!("cannot look at interface '{name}'"))
+    }
+
+    /// The link number `index`, if there is one.
+    pub(crate) fn link_numbered(&self, index: u32) -> Result<Option<Link>, Error> {
+        let found = self.one(self.handle.link().get().match_index(index));
+        unless_gone(found).attempt(|| format!("cannot look at interface {index}"))
     }
 
     /// All addresses.
@@ -125,19 +141,16 @@ impl Netlink {
         self.all(self.handle.address().get().execute(), read_address, "addresses")
     }
 
-    /// The unicast routes of the main table.
-    pub(crate) fn routes(&self) -> Result<Vec<Route>, Error> {
-        let mut routes = vec![];
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut wanted = RouteMessage::default();
-            wanted.header.address_family = family;
-            routes.extend(self.all(
-                self.handle.route().get(wanted).execute(),
-                read_route,
-                "routes",
-            )?);
+    /// The unicast routes of the main table, IPv4 or IPv6.
+    pub(crate) fn routes(&self, v4: bool) -> Result<Vec<Route>, Error> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = family(v4);
+        wanted.header.table = RouteHeader::RT_TABLE_MAIN;
+        match self.all(self.handle.route().get(wanted).execute(), read_route, "routes") {
+            // The table comes with its first route.
+            Err(err) if err.errno() == Some(Errno::ENOENT) => Ok(vec![]),
+            routes => routes,
         }
-        Ok(routes)
     }
 
     /// Make a veth pair whose container end is born in `netns`.
@@ -163,6 +176,7 @@ impl Netlink {
         if let Some(bridge) = &pair.bridge {
             host = host.controller(self.index(bridge, attempt)?);
         }
+        self.numbers.borrow_mut().clear();
         self.run(self.handle.link().add(host.build()).execute()).attempt(attempt)
     }
 
@@ -191,11 +205,14 @@ impl Netlink {
         self.set(change, attempt)
     }
 
-    /// Delete `link`, and with it its peer.
+    /// Delete `link`, and with it its peer. It may be gone: links go with their namespace.
     pub(crate) fn delete_link(&self, link: &str) -> Result<(), Error> {
-        let attempt = || format!("cannot delete interface '{link}'");
-        let index = self.index(link, attempt)?;
-        self.run(self.handle.link().del(index).execute()).attempt(attempt)
+        self.numbers.borrow_mut().clear();
+        let mut request = self.handle.link().del(0);
+        request.message_mut().attributes.push(LinkAttribute::IfName(link.into()));
+        unless_gone(self.run(request.execute()))
+            .attempt(|| format!("cannot delete interface '{link}'"))
+            .map(drop)
     }
 
     /// Set `link` up or down.
@@ -215,7 +232,7 @@ impl Netlink {
     pub(crate) fn await_carrier(&self, link: &str) -> Result<(), Error> {
         let attempt = || format!("cannot look at interface '{link}'");
         let start = Instant::now();
-        while !read_link(&self.link(link, attempt)?).carrier {
+        while !self.one(self.handle.link().get().match_name(link)).attempt(attempt)?.carrier {
             if start.elapsed() > CARRIER_WAIT {
                 let seconds = CARRIER_WAIT.as_secs();
                 return Err(Error::new(format!(
@@ -289,15 +306,19 @@ impl Netlink {
     }
 
     fn index(&self, link: &str, attempt: impl FnOnce() -> String) -> Result<u32, Error> {
-        Ok(self.link(link, attempt)?.header.index)
+        let known = self.numbers.borrow().iter().find(|(name, _)| name == link).map(|it| it.1);
+        if let Some(index) = known {
+            return Ok(index);
+        }
+        let index = self.one(self.handle.link().get().match_name(link)).attempt(attempt)?.index;
+        self.numbers.borrow_mut().push((link.into(), index));
+        Ok(index)
     }
 
-    fn link(&self, link: &str, attempt: impl FnOnce() -> String) -> Result<LinkMessage, Error> {
-        let found = self.handle.link().get().match_name(link).execute();
-        let first = async { Box::pin(found).next().await.transpose() };
-        self.run(first)
-            .attempt(attempt)?
-            .ok_or_else(|| Error::new(format!("interface '{link}' is gone")))
+    fn one(&self, request: LinkGetRequest) -> io::Result<Link> {
+        let found = brief(request).execute();
+        let first = self.run(async { Box::pin(found).next().await.transpose() })?;
+        first.as_ref().map(read_link).ok_or_else(|| Errno::ENODEV.into())
     }
 
     /// What `read` takes from each message; the messages themselves are many kilobytes each once parsed.
@@ -338,6 +359,23 @@ impl Netlink {
             sent = true;
         }
     }
+}
+
+/// Without the counters: they are half of each message, and nobody asks for them.
+fn brief(request: LinkGetRequest) -> LinkGetRequest {
+    request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+}
+
+/// A link that is gone is no failure.
+fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(err) if err.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn family(v4: bool) -> AddressFamily {
+    if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 fn read_link(message: &LinkMessage) -> Link {
@@ -437,8 +475,7 @@ fn address_message(link: u32, cidr: Cidr) -> AddressMessage {
 fn default_route(link: u32, via: IpAddr) -> RouteMessage {
     let builder = RouteMessageBuilder::<IpAddr>::new();
     let mut route = builder.output_interface(link).protocol(RouteProtocol::Boot).build();
-    route.header.address_family =
-        if via.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    route.header.address_family = family(via.is_ipv4());
     route.attributes.push(RouteAttribute::Gateway(via.into()));
     route
 }

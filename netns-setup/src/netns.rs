@@ -23,7 +23,6 @@ use std::{
         unix::fs::OpenOptionsExt as _,
     },
     path::{Path, PathBuf},
-    thread,
 };
 
 /// `NETNS_RUN_DIR` of iproute2.
@@ -31,6 +30,9 @@ pub(crate) const DIR: &str = "/run/netns";
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS: FsType = FsType(0x6e73_6673);
+
+/// The network namespace of this process.
+const OWN: &str = "/proc/self/ns/net";
 
 const NEEDS: &str = "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN";
 
@@ -78,18 +80,18 @@ pub(crate) fn look(name: &str) -> Result<Named, Error> {
     Err(Error::new(format!("'{shown}' exists and is no network namespace")))
 }
 
-/// Make a namespace, mark it as ours and give it a name. The socket speaks to it.
+/// Make a namespace, mark it as ours and give it a name; come back to `home`. The socket speaks to it.
 ///
 /// The mark comes first: a namespace that has a name and no mark is a stranger's, whenever we are killed.
-pub(crate) fn add(name: &str) -> Result<(OwnedFd, Netlink), Error> {
+pub(crate) fn add(name: &str, home: &OwnedFd) -> Result<(OwnedFd, Netlink), Error> {
     let attempt = || format!("cannot create network namespace '{name}'");
     let lock = prepare_dir()?;
     let path = path(name);
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_CREAT | OFlag::O_EXCL;
     open(&path, flags, Mode::empty()).map(drop).attempt(attempt)?;
     drop(lock);
-    // A thread of its own: it enters the new namespace, and ends with it.
-    in_thread(|| make(name, &path), attempt).map_err(|err| match delete(name) {
+    let made = make(name, &path);
+    enter(home).attempt(attempt).and(made).map_err(|err| match delete(name) {
         Ok(()) => err,
         Err(_) => err.left(vec![format!("'{}'", path.display())]),
     })
@@ -100,10 +102,20 @@ fn make(name: &str, path: &Path) -> Result<(OwnedFd, Netlink), Error> {
     unshare(CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
     let netlink = Netlink::open()?;
     netlink.set_alias("lo", &Mark::new(name).to_string())?;
-    let own = "/proc/thread-self/ns/net";
-    mount(Some(own), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(attempt)?;
-    let netns = open(own, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).attempt(attempt)?;
-    Ok((netns, netlink))
+    mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(attempt)?;
+    Ok((own()?, netlink))
+}
+
+/// The namespace that this process is in.
+pub(crate) fn own() -> Result<OwnedFd, Error> {
+    open(OWN, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .attempt(|| format!("cannot open '{OWN}'"))
+}
+
+/// Go there. This process has one thread, which visits the namespace to open a socket or to make one. Whoever goes on
+/// after a failure comes home first, and makes no change where that fails.
+pub(crate) fn enter(netns: &OwnedFd) -> nix::Result<()> {
+    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
 }
 
 /// Take away the name. The namespace goes with its last process.
@@ -163,25 +175,13 @@ pub(crate) fn add_stale(name: &str) -> Result<(), Error> {
     made.map(drop).attempt(|| format!("cannot create '{}'", path.display()))
 }
 
-/// A netlink socket in `netns`, opened by a thread that enters it and ends.
-pub(crate) fn netlink(name: &str, netns: &OwnedFd) -> Result<Netlink, Error> {
+/// A netlink socket in `netns`; come back to `home`.
+pub(crate) fn netlink(name: &str, netns: &OwnedFd, home: &OwnedFd) -> Result<Netlink, Error> {
     let attempt = || format!("cannot enter network namespace '{name}'");
-    let enter = || {
-        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).attempt(attempt).map_err(needs)?;
-        Netlink::open()
-    };
-    in_thread(enter, attempt)
-}
-
-/// Do something in a thread of its own, which may enter another namespace, and ends.
-fn in_thread<T: Send>(
-    work: impl FnOnce() -> Result<T, Error> + Send,
-    attempt: impl Fn() -> String,
-) -> Result<T, Error> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, work).attempt(&attempt)?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(attempt())))
-    })
+    enter(netns).attempt(attempt).map_err(needs)?;
+    let netlink = Netlink::open();
+    enter(home).attempt(attempt)?;
+    netlink
 }
 
 /// Hold /run/netns still against other runs of ours and of `ip netns add`, if it is there.

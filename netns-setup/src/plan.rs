@@ -27,8 +27,7 @@ pub(crate) struct Plan {
 /// What `up` has to ask: a process of nft or iptables costs more than all the rest.
 pub(crate) fn asks(wanted: &Wanted, state: &State) -> Asks {
     let Asks { nft, iptables } = leftovers(state);
-    let known = state.stale || state.netns_mark().is_some() || state.dns != dns::File::Absent;
-    let lost = known && state.own_links().is_empty();
+    let lost = state.known() && state.own_links().is_empty();
     let table = wants_table(wanted);
     let marked = |is: fn(&Mark) -> bool| says(state, is);
     Asks {
@@ -44,6 +43,22 @@ pub(crate) fn leftovers(state: &State) -> Asks {
         nft: lost || says(state, |mark| mark.nat),
         iptables: lost || says(state, |mark| mark.accept),
     }
+}
+
+/// Whether `up` has to see every link of the host. Most often the few that it knows the names or numbers of are
+/// enough, and it takes no longer on a host with a thousand networks.
+pub(crate) fn needs_all_links(wanted: &Wanted, state: &State) -> bool {
+    let own = state.own_links();
+    let lost = state.known() && own.is_empty();
+    // Whose the ports of a bridge are, and what else is marked where a namespace is out of sight.
+    let bridged = wanted.bridge.is_some() || own.iter().any(|link| link.controller.is_some());
+    let out_of_sight = own.iter().any(|link| state.container_end(link).is_none());
+    // Where `lo` cannot tell whether forwarding was off, the other networks' links do.
+    let silent = state.host.link("lo").is_some_and(|lo| !lo.alias.is_empty());
+    let silent = silent && state.host_mark().is_none();
+    // The names of what clashes; and it may be a link of ours that has another name.
+    let clash = || Planner { wanted, state, steps: vec![] }.refuse_clashes().is_err();
+    lost || bridged || out_of_sight || silent || clash()
 }
 
 fn says(state: &State, what: fn(&Mark) -> bool) -> bool {
@@ -356,9 +371,8 @@ impl<'a> Planner<'a> {
     fn mtu(&self) -> u32 {
         let host = &self.state.host;
         let by_default = || {
-            let routes = host.routes.iter().filter(|route| route.destination.is_none());
-            let route = routes.min_by_key(|route| (!route.v4, route.metric))?;
-            host.links.iter().find(|link| link.index == route.link).map(|link| link.mtu)
+            let uplink = host.uplink()?;
+            host.links.iter().find(|link| link.index == uplink).map(|link| link.mtu)
         };
         self.wanted.mtu.or_else(by_default).unwrap_or(MTU)
     }
@@ -396,13 +410,14 @@ impl<'a> Planner<'a> {
         if old != mark {
             self.add(Step::Mark { link: link.clone(), mark: mark.clone(), before });
         }
-        let lo = self.state.host.link("lo").filter(|lo| lo.alias.is_empty());
+        // Also where it is on already: a 'down' of another name may be about to switch it off, and to clear `lo`.
+        let newly = mark.forwarding_was_off && !old.forwarding_was_off;
+        let again = newly && self.state.host_mark().is_some();
+        let lo = self.state.host.link("lo").filter(|lo| lo.alias.is_empty() || again);
         if let Some(lo) = lo.filter(|_| forward && was_off) {
-            let (link, before) = (lo.name.clone(), String::new());
+            let (link, before) = (lo.name.clone(), lo.alias.clone());
             self.add(Step::Mark { link, mark: Mark::host(), before });
         }
-        // Also where it is on already: a 'down' of another name may be about to switch it off.
-        let newly = mark.forwarding_was_off && !old.forwarding_was_off;
         if forward && (!self.state.forwarding || newly) {
             self.add(Step::Forward { link, before: self.state.forwarding });
         }
@@ -617,8 +632,8 @@ fn refuse_clash(
     Ok(())
 }
 
-/// The steps that remove all that is ours.
-pub(crate) fn remove(state: &State) -> Plan {
+/// The steps that remove all that is ours; with `no_wait` but for the links that go with the namespace.
+pub(crate) fn remove(state: &State, no_wait: bool) -> Plan {
     let netns = state.netns.clone();
     let mut steps = vec![];
     let mut notes = vec![];
@@ -635,7 +650,11 @@ pub(crate) fn remove(state: &State) -> Plan {
             let (link, last) = (link_name.clone(), !state.others_need_forwarding());
             steps.push(Step::ReleaseForwarding { link, mark, last });
         }
-        steps.push(Step::DeleteLink { link: link_name, restore: None });
+        let goes = state.netns_mark().is_some_and(|mark| !mark.adopted);
+        let goes = no_wait && goes && state.container_end(link).is_some();
+        if !goes {
+            steps.push(Step::DeleteLink { link: link_name, restore: None });
+        }
     }
     if state.host_mark().is_some() && !state.others_need_forwarding() {
         steps.push(Step::ForgetForwarding);
@@ -745,9 +764,12 @@ mod tests {
         state.inside = Some(inside(""));
         let refusal = converge(&wanted(&["demo"]), &state, false).unwrap_err().to_string();
         assert!(refusal.starts_with("interface 'veth_host' exists and is not ours"), "{refusal}");
-        assert_eq!(lines(&remove(&state)), [""; 0]);
+        assert_eq!(lines(&remove(&state, false)), [""; 0]);
         state.inside = Some(inside("netns-setup:demo"));
         converge(&wanted(&["demo"]), &state, false).unwrap();
-        assert_eq!(lines(&remove(&state)), ["ip link delete veth_host", "ip netns delete demo"]);
+        assert_eq!(
+            lines(&remove(&state, false)),
+            ["ip link delete veth_host", "ip netns delete demo"]
+        );
     }
 }

@@ -23,6 +23,12 @@ impl Side {
         self.links.iter().find(|link| link.name == name)
     }
 
+    /// The number of the link by which the default route leads.
+    pub(crate) fn uplink(&self) -> Option<u32> {
+        let routes = self.routes.iter().filter(|route| route.destination.is_none());
+        Some(routes.min_by_key(|route| (!route.v4, route.metric))?.link)
+    }
+
     /// The name of the link number `index`.
     pub(crate) fn link_name(&self, index: u32) -> &str {
         self.links.iter().find(|link| link.index == index).map_or("?", |link| &link.name)
@@ -69,6 +75,11 @@ impl State {
     /// Our mark on a link of the host.
     pub(crate) fn mark(&self, link: &Link) -> Option<Mark> {
         Mark::read(&link.alias).filter(|mark| mark.netns == self.netns)
+    }
+
+    /// Whether some of it was ours before, as far as can be seen without a look at every link.
+    pub(crate) fn known(&self) -> bool {
+        self.stale || self.netns_mark().is_some() || self.dns != dns::File::Absent
     }
 
     /// The links on the host that are ours: those marked so, and those without an alias whose peer is in

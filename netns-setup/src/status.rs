@@ -5,7 +5,7 @@ use crate::{
     cli,
     document::{Document, End},
     error::{self, Attempt as _, Error},
-    kernel::{Asks, Host},
+    kernel::{Asks, Host, Look},
     netns,
 };
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub(crate) fn print(which: &cli::Status) -> Result<ExitCode, Error> {
 fn all() -> Result<Vec<Document>, Error> {
     let mut networks = vec![];
     for name in netns::list()?.iter().filter(|name| netns_name(name).is_ok()) {
-        let state = Host::open(name, false)?.state(Asks::all)?;
+        let state = Host::open(name, false)?.state(Look::All, Asks::all)?;
         if state.netns_mark().is_some() {
             networks.push(Document::new(&state)?);
         }
@@ -37,7 +37,7 @@ fn all() -> Result<Vec<Document>, Error> {
 }
 
 fn one(name: &str) -> Result<Document, Error> {
-    let state = Host::open(name, false)?.state(Asks::all)?;
+    let state = Host::open(name, false)?.state(Look::All, Asks::all)?;
     if state.inside.is_none() {
         return Err(Error::new(format!("network namespace '{name}' does not exist"))
             .hint(format!("'netns-setup up {name}' makes it")));

@@ -87,6 +87,10 @@ impl Wanted {
     pub(crate) fn router(&self) -> &str {
         self.bridge.as_ref().unwrap_or(&self.host_link)
     }
+
+    pub(crate) fn has_v6(&self) -> bool {
+        self.host_addresses.iter().any(|cidr| cidr.ip.is_ipv6())
+    }
 }
 
 fn published(given: &[String]) -> Result<Vec<Publish>, Error> {
