@@ -246,8 +246,8 @@ fn the_pair_is_made_whole_in_one_request() {
     outcome(strace.args(trace).arg(tool_path("netns-setup")).args(options)).success();
     assert_eq!(host.sh("grep -c RTM_NEWLINK /run/trace").stdout, "1\n");
     assert_eq!(host.sh("grep -c execve /run/trace").stdout, "1\n", "it needs no other program");
-    let dumps = "grep -cE '(RTM_GETLINK|type=0x12).*(NLM_F_DUMP|0x300)' /run/trace";
-    assert_eq!(host.sh(dumps).stdout, "0\n", "it does not look at every link");
+    let dumps = "grep -cE '_F_REQUEST.(NLM_F_DUMP|0x300)' /run/trace";
+    assert_eq!(host.sh(dumps).stdout, "0\n", "it costs the same on a host with many links");
     for (ip, link, mac) in [
         ("ip", "veth_host", "02:00:00:00:00:01"),
         ("ip -n container_network_ns", "veth_container", "02:00:00:00:00:02"),
@@ -423,6 +423,40 @@ netns-setup: the host has address 192.168.10.1 on 'lan' already
 }
 
 #[test]
+fn a_subnet_of_others_within_a_wide_one_is_found() {
+    need!(root());
+    let host = host();
+    host.sh("set -e; ip link add lan type veth peer name other; ip link set other up; ip link set lan up
+        ip address add 10.5.6.7/16 dev lan").success();
+    let expected = "\
+netns-setup: the host uses subnet 10.0.0.0/8 already: route 10.5.0.0/16 dev lan
+  hint: --host-addr and --container-addr pick another subnet; --force goes on
+";
+    let addresses = ["--host-addr", "10.0.0.1/8", "--container-addr", "10.0.0.2/8"];
+    assert_eq!(up(&host, &addresses), refused(1, expected));
+}
+
+#[test]
+fn the_mtu_is_that_of_the_hosts_default_route() {
+    need!(root());
+    let host = host();
+    host.sh("set -e; ip link add uplink mtu 1400 type veth peer name other; ip link set other up
+        ip link set uplink up; ip address add 203.0.113.1/24 dev uplink")
+        .success();
+    let mtu = || json_of(&host, "ip -j link show veth_host")[0]["mtu"].clone();
+    up(&host, &[]).success();
+    assert_eq!(mtu(), 1500);
+    // Beside it, half of a VPN's pair of routes, which is another link's.
+    for route in ["default via 203.0.113.2 dev uplink", "128.0.0.0/1 dev lo"] {
+        host.sh(&format!("ip route add {route}")).success();
+        up(&host, &[]).success();
+        assert_eq!(mtu(), 1400);
+        assert_eq!(host.run("netns-setup", &["check"]), done(""));
+        down(&host, &[]).success();
+    }
+}
+
+#[test]
 fn a_namespace_with_a_network_of_its_own_keeps_it() {
     need!(root());
     let host = host();
@@ -454,7 +488,9 @@ fn a_link_without_a_carrier_is_waited_for_and_then_named() {
     need!(root());
     let host = host();
     up(&host, &[]).success();
-    host.sh("ip -n container_network_ns link set veth_container mode dormant down").success();
+    host.sh("ip -n container_network_ns link set veth_container mode dormant down
+        until ip -n container_network_ns link show veth_container | grep 'state DOWN'; do :; done")
+        .success();
     let before = everything(&host);
     let expected = "\
 netns-setup: interface 'veth_container' has no carrier after 5 seconds

@@ -63,6 +63,21 @@ impl Cidr {
         }
     }
 
+    /// The last address of the subnet: all host bits one.
+    pub(crate) fn last(self) -> IpAddr {
+        match (self.ip, self.network()) {
+            (IpAddr::V4(_), IpAddr::V4(first)) => {
+                let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv4Addr::from_bits(first.to_bits() | hosts).into()
+            }
+            (_, IpAddr::V6(first)) => {
+                let hosts = u128::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+                Ipv6Addr::from_bits(first.to_bits() | hosts).into()
+            }
+            (ip, _) => ip,
+        }
+    }
+
     /// The subnet itself, as in `192.168.10.0/24`.
     pub(crate) fn subnet(self) -> Self {
         Self { ip: self.network(), prefix: self.prefix }

@@ -105,7 +105,10 @@ pub(crate) fn text(netns: &str, lines: &str) -> Result<String, Error> {
 
 /// Whether the files of ours that are there say so; what one of them says all do.
 fn said_first() -> Result<bool, Error> {
-    for name in netns::entries(DIR)? {
+    let attempt = || format!("cannot read '{DIR}'");
+    // Not all names before the first: there may be a thousand.
+    for entry in fs::read_dir(DIR).attempt(attempt)? {
+        let name = entry.attempt(attempt)?.file_name().to_string_lossy().into_owned();
         if let Some(words) = words(&read(path(&name))?, &name) {
             return Ok(words.contains(FIRST));
         }

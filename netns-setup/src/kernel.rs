@@ -7,7 +7,7 @@ use crate::{
     forwarding,
     mark::{BRIDGE, Mark},
     nat::{self, Table},
-    netlink::{Kind, Netlink},
+    netlink::{Kind, Link, Match, Netlink},
     netns::{self, Named},
     plan::needs_all_links,
     state::{Side, State},
@@ -15,7 +15,10 @@ use crate::{
     wanted::Wanted,
 };
 use nix::errno::Errno;
-use std::os::fd::OwnedFd;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
+};
 
 /// What has to be asked.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +97,8 @@ impl Host {
             firewall: None,
             dns: dns::look(&self.name)?,
         };
-        if matches!(what, Look::For(wanted) if needs_all_links(wanted, &state)) {
+        if matches!(what, Look::For(wanted) if wanted.is_wide() || needs_all_links(wanted, &state))
+        {
             state.host = read(&self.netlink, Look::All)?;
         }
         drop(lock);
@@ -143,8 +147,13 @@ impl Host {
     }
 
     /// The lock keeps a `down` from switching forwarding off between its look and ours.
-    fn mark(&self, link: &str, alias: &str) -> Result<(), Error> {
+    fn mark(&self, link: &str, before: &str, alias: &str) -> Result<(), Error> {
         let _lock = netns::lock_dir()?;
+        // To set it on a link that is up costs a walk over all IPv6 routes.
+        let same = |link: Option<Link>| link.is_some_and(|link| link.alias == alias);
+        if before == alias && same(self.netlink.link_named(link)?) {
+            return Ok(());
+        }
         self.netlink.set_alias(link, alias)
     }
 
@@ -167,7 +176,7 @@ impl Host {
                 self.netlink.set_bridge(link, bridge.as_deref())
             }
             Step::DeleteLink { link, .. } => self.netlink.delete_link(link),
-            Step::Mark { link, mark, .. } => self.mark(link, &mark.to_string()),
+            Step::Mark { link, mark, before } => self.mark(link, before, &mark.to_string()),
             Step::Forward { .. } => forwarding::set(true),
             Step::ReleaseForwarding { link, .. } => forwarding::release(&self.netlink, link),
             Step::ForgetForwarding => forwarding::forget(&self.netlink),
@@ -202,30 +211,38 @@ fn read(netlink: &Netlink, what: Look<'_>) -> Result<Side, Error> {
     }
     let addresses = netlink.addresses()?;
     let routes = [netlink.routes(true)?, netlink.routes(false)?].concat();
-    Ok(Side { links, addresses, routes })
+    Ok(Side { links, addresses, routes, matches: vec![] })
 }
 
-/// The same of the host, without the links that are not in the way of `wanted`.
+/// The same of the host, but only what may matter to `wanted`.
 fn near(netlink: &Netlink, wanted: &Wanted, inside: Option<&Side>) -> Result<Side, Error> {
     let mut side = Side::default();
     for name in ["lo", &wanted.host_link] {
         side.links.extend(netlink.link_named(name)?);
     }
     let ends = inside.into_iter().flat_map(|inside| &inside.links);
-    let ends = ends.filter(|link| link.kind == Kind::Veth);
-    let mut numbers: Vec<u32> = ends.filter_map(|end| end.peer).collect();
-    side.addresses = netlink.addresses()?;
-    side.routes = netlink.routes(true)?;
-    if wanted.has_v6() || wanted.mtu.is_none() && side.uplink().is_none() {
-        side.routes.extend(netlink.routes(false)?);
-    }
-    numbers.extend(side.uplink().filter(|_| wanted.mtu.is_none()));
-    for number in numbers {
+    let peers = ends.filter(|link| link.kind == Kind::Veth).filter_map(|end| end.peer);
+    side.matches.push(uplink(netlink)?);
+    for number in peers.chain(side.uplink()) {
         if !side.links.iter().any(|link| link.index == number) {
             side.links.extend(netlink.link_numbered(number)?);
         }
     }
+    for link in side.links.iter().filter(|link| link.kind == Kind::Veth) {
+        side.addresses.extend(netlink.addresses_of(link.index)?);
+    }
+    for ip in wanted.telling_addresses() {
+        side.matches.push(netlink.route_to(ip)?);
+    }
     Ok(side)
+}
+
+/// Where the default route leads. Nobody has an address of those that are for documentation only (RFC 5737, RFC 3849).
+fn uplink(netlink: &Netlink) -> Result<Match, Error> {
+    match netlink.route_to(Ipv4Addr::new(192, 0, 2, 0).into())? {
+        Match::None => netlink.route_to(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0).into()),
+        found => Ok(found),
+    }
 }
 
 impl Kernel for Host {
@@ -257,7 +274,7 @@ impl Kernel for Host {
                 self.netlink.set_bridge(link, before.as_deref())
             }
             Step::AddVeth { pair, .. } => self.netlink.delete_link(&pair.host_link),
-            Step::Mark { link, before, .. } => self.mark(link, before),
+            Step::Mark { link, mark, before } => self.mark(link, &mark.to_string(), before),
             Step::Forward { link, before: false } => forwarding::release(&self.netlink, link),
             Step::SetMac { end, before, .. } => self.netlink(end)?.set_mac(&end.link, *before),
             Step::SetMtu { end, before, .. } => self.netlink(end)?.set_mtu(&end.link, *before),
@@ -295,7 +312,7 @@ impl Kernel for Host {
                 steps.iter().try_for_each(|step| self.take(step))
             }
             Step::ReleaseForwarding { link, mark, last } => {
-                self.mark(link, &mark.to_string())?;
+                self.mark(link, "", &mark.to_string())?;
                 if *last { forwarding::set(true) } else { Ok(()) }
             }
             // It changed nothing; and steps of `down`, which is not undone.

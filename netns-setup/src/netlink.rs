@@ -13,7 +13,10 @@ use netlink_packet_route::{
         InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
         LinkMessage,
     },
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+        RouteType,
+    },
 };
 use nix::errno::Errno;
 use rtnetlink::{
@@ -80,6 +83,21 @@ pub(crate) struct Route {
     pub(crate) link: u32,
     pub(crate) v4: bool,
     pub(crate) metric: u32,
+}
+
+/// How an address is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Match {
+    /// Not at all.
+    None,
+    /// By the default route of the main table, which leads over this link.
+    Default(u32),
+    /// By half a default route: a VPN has a pair of them.
+    Half,
+    /// By a route or an address that is on this link.
+    Link(u32),
+    /// In another way.
+    Other,
 }
 
 /// What a veth pair is made with, all in the one request.
@@ -150,6 +168,29 @@ impl Netlink {
             // The table comes with its first route.
             Err(err) if err.errno() == Some(Errno::ENOENT) => Ok(vec![]),
             routes => routes,
+        }
+    }
+
+    /// The addresses of the link number `index`.
+    pub(crate) fn addresses_of(&self, index: u32) -> Result<Vec<LinkAddress>, Error> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        self.all(request.execute(), read_address, "addresses")
+    }
+
+    /// The route that the kernel would take to `ip`, from whichever table.
+    pub(crate) fn route_to(&self, ip: IpAddr) -> Result<Match, Error> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = family(ip.is_ipv4());
+        wanted.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+        wanted.header.flags = RouteFlags::FibMatch;
+        wanted.attributes.push(RouteAttribute::Destination(ip.into()));
+        let found = self.handle.route().get(wanted).execute();
+        match self.run(async { Box::pin(found).next().await.transpose() }) {
+            Err(err) if err.raw_os_error() == Some(Errno::ENETUNREACH as i32) => Ok(Match::None),
+            Err(err) if self.has_failed() => Err(err).attempt(|| format!("cannot look for {ip}")),
+            // A route that forbids, and whatever else there may be.
+            Err(_) | Ok(None) => Ok(Match::Other),
+            Ok(Some(message)) => Ok(read_match(&message)),
         }
     }
 
@@ -447,6 +488,22 @@ fn read_route(message: &RouteMessage) -> Option<Route> {
         }
     }
     Some(route)
+}
+
+fn read_match(message: &RouteMessage) -> Match {
+    let header = &message.header;
+    let link = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        _ => None,
+    });
+    let main = header.table == RouteHeader::RT_TABLE_MAIN;
+    match (header.destination_prefix_length, header.kind, link) {
+        (_, RouteType::Unreachable, _) => Match::None,
+        (0, RouteType::Unicast, Some(link)) if main => Match::Default(link),
+        (0 | 1, RouteType::Unicast, _) => Match::Half,
+        (_, _, Some(link)) => Match::Link(link),
+        (_, _, None) => Match::Other,
+    }
 }
 
 fn read_ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -112,8 +112,8 @@ pub(crate) fn own() -> Result<OwnedFd, Error> {
         .attempt(|| format!("cannot open '{OWN}'"))
 }
 
-/// Go there. This process has one thread, which visits the namespace to open a socket or to make one. Whoever goes on
-/// after a failure comes home first, and makes no change where that fails.
+/// Go there. This process has one thread, which visits a namespace to make it or to open a socket there. Undo comes
+/// home before anything else, and changes nothing where that fails.
 pub(crate) fn enter(netns: &OwnedFd) -> nix::Result<()> {
     setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
 }

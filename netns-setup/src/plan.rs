@@ -7,7 +7,7 @@ use crate::{
     kernel::Asks,
     mark::Mark,
     nat::{self, Rule},
-    netlink::{Kind, Link, Pair, Route},
+    netlink::{Kind, Link, Match, Pair, Route},
     publish::Publish,
     state::{Side, State, bridge_mac, our_bridge},
     steps::{End, Step},
@@ -45,8 +45,8 @@ pub(crate) fn leftovers(state: &State) -> Asks {
     }
 }
 
-/// Whether `up` has to see every link of the host. Most often the few that it knows the names or numbers of are
-/// enough, and it takes no longer on a host with a thousand networks.
+/// Whether `up` has to see every link, address and route of the host. Most often the few that it knows the names
+/// or numbers of are enough, and it takes no longer on a host with a thousand networks.
 pub(crate) fn needs_all_links(wanted: &Wanted, state: &State) -> bool {
     let own = state.own_links();
     let lost = state.known() && own.is_empty();
@@ -56,9 +56,14 @@ pub(crate) fn needs_all_links(wanted: &Wanted, state: &State) -> bool {
     // Where `lo` cannot tell whether forwarding was off, the other networks' links do.
     let silent = state.host.link("lo").is_some_and(|lo| !lo.alias.is_empty());
     let silent = silent && state.host_mark().is_none();
-    // The names of what clashes; and it may be a link of ours that has another name.
-    let clash = || Planner { wanted, state, steps: vec![] }.refuse_clashes().is_err();
-    lost || bridged || out_of_sight || silent || clash()
+    // What is in the way needs a name; and it may be a link of ours that has another one.
+    let uplink = wanted.mtu.is_none().then(|| state.host.matches.first());
+    let unclear = !matches!(uplink, None | Some(Some(Match::None | Match::Default(_))));
+    let clash = state.host.matches.iter().skip(1).any(|found| match found {
+        Match::Link(index) => !own.iter().any(|link| link.index == *index),
+        other => *other == Match::Other,
+    });
+    lost || bridged || out_of_sight || silent || unclear || clash
 }
 
 fn says(state: &State, what: fn(&Mark) -> bool) -> bool {
@@ -410,7 +415,7 @@ impl<'a> Planner<'a> {
         if old != mark {
             self.add(Step::Mark { link: link.clone(), mark: mark.clone(), before });
         }
-        // Also where it is on already: a 'down' of another name may be about to switch it off, and to clear `lo`.
+        // Also where it is on already and `lo` says so: a 'down' of another name may be about to undo both.
         let newly = mark.forwarding_was_off && !old.forwarding_was_off;
         let again = newly && self.state.host_mark().is_some();
         let lo = self.state.host.link("lo").filter(|lo| lo.alias.is_empty() || again);

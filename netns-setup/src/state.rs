@@ -6,7 +6,7 @@ use crate::{
     firewall::Firewall,
     mark::{BRIDGE, Mark},
     nat::Table,
-    netlink::{Kind, Link, LinkAddress, Route},
+    netlink::{Kind, Link, LinkAddress, Match, Route},
 };
 
 /// One network namespace.
@@ -15,6 +15,8 @@ pub(crate) struct Side {
     pub(crate) links: Vec<Link>,
     pub(crate) addresses: Vec<LinkAddress>,
     pub(crate) routes: Vec<Route>,
+    /// How the addresses are reached that are wanted, where only that was looked for, and not all there is.
+    pub(crate) matches: Vec<Match>,
 }
 
 impl Side {
@@ -25,6 +27,9 @@ impl Side {
 
     /// The number of the link by which the default route leads.
     pub(crate) fn uplink(&self) -> Option<u32> {
+        if let Some(Match::Default(link)) = self.matches.first() {
+            return Some(*link);
+        }
         let routes = self.routes.iter().filter(|route| route.destination.is_none());
         Some(routes.min_by_key(|route| (!route.v4, route.metric))?.link)
     }

@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     publish::Publish,
 };
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// The network that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +88,16 @@ impl Wanted {
         self.bridge.as_ref().unwrap_or(&self.host_link)
     }
 
-    pub(crate) fn has_v6(&self) -> bool {
-        self.host_addresses.iter().any(|cidr| cidr.ip.is_ipv6())
+    /// Whether there is room for whole subnets of others in between the addresses that tell whether a subnet is in use.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.host_addresses.iter().any(|cidr| cidr.prefix < if cidr.ip.is_ipv4() { 24 } else { 64 })
+    }
+
+    /// Our own addresses, and the first and the last one of each subnet.
+    pub(crate) fn telling_addresses(&self) -> Vec<IpAddr> {
+        let own = self.host_addresses.iter().chain(&self.container_addresses);
+        let all = own.flat_map(|cidr| [cidr.ip, cidr.network(), cidr.last()]);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
