@@ -358,8 +358,9 @@ fn a_fork_bomb_without_end_is_bounded_and_killed() {
     let scratch = Scratch::new("bomb");
     let dir = tempfile::tempdir().unwrap();
     let stats = dir.path().join("stats");
-    let bomb = "bomb() { bomb | bomb & }; bomb 2>/dev/null; exec sleep 1000";
-    let options = ["--pids-max", "20", "--timeout", "1", "--stats", stats.to_str().unwrap()];
+    // The first shell forks once, before there is a bomb that could keep it from that.
+    let bomb = "bomb() { bomb | bomb & }; bomb 2>/dev/null & exec sleep 1000";
+    let options = ["--pids-max", "10", "--timeout", "3", "--stats", stats.to_str().unwrap()];
     let command = ["{}", "--", "sh", "-c", bomb];
     let outcome = scratch.run(&[&["run"], &options[..], &command].concat());
     assert_eq!((outcome.code, outcome.stdout.as_str()), (124, ""), "{outcome:?}");
@@ -367,7 +368,7 @@ fn a_fork_bomb_without_end_is_bounded_and_killed() {
         serde_json::from_str(&fs::read_to_string(stats).unwrap()).unwrap();
     assert!(stats["pids"]["forks_refused"].as_u64().unwrap() > 0, "{stats}");
     // Counted from Linux 6.6 on.
-    assert!(stats["pids"]["peak"].as_u64().is_none_or(|peak| peak <= 20), "{stats}");
+    assert!(stats["pids"]["peak"].as_u64().is_none_or(|peak| peak <= 10), "{stats}");
     assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
 }
 
@@ -388,22 +389,35 @@ fn an_oom_kill_is_told_and_another_kill_is_not() {
     says(&outcome, 137, "", "");
 }
 
-#[test]
-fn cpu_time_is_bounded_by_cpu_max() {
-    need!(root() && controller("cpu"));
-    let scratch = Scratch::new("cpu");
+/// Use the CPU for two seconds under this limit: time that it took and that was used, both in microseconds, and
+/// the periods at whose end COMMAND was throttled.
+fn burn(scratch: &Scratch, cpu_max: &str) -> [u128; 3] {
     let script = "timeout 2 sh -c 'while :; do :; done'; exit 0";
     let began = Instant::now();
-    let outcome =
-        scratch.run(&["run", "--cpu-max", "10%", "--stats", "-", "{}", "--", "sh", "-c", script]);
+    let args = ["run", "--cpu-max", cpu_max, "--stats", "-", "{}", "--", "sh", "-c", script];
+    let outcome = scratch.run(&args);
     let elapsed = began.elapsed().as_micros();
     let stats: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     let number = |name: &str| u128::from(stats["cpu"][name].as_u64().unwrap());
-    // How much it gets depends on what else runs. That it is no more does not, nor that in each period at
-    // the end of which it was throttled it had its 10 ms.
-    let (used, throttled) = (number("usage_usec"), number("throttled_periods"));
-    assert!(used <= elapsed / 10 * 115 / 100, "{used} of {elapsed} us: {stats}");
-    assert!(throttled > 0 && used >= throttled * 10_000 * 85 / 100, "{used} us: {stats}");
+    [elapsed, number("usage_usec"), number("throttled_periods")]
+}
+
+#[test]
+fn cpu_time_is_bounded_by_cpu_max() {
+    need!(root() && controller("cpu"));
+    let [elapsed, used, throttled] = burn(&Scratch::new("cpu"), "10%");
+    // How much it gets depends on what else runs; that it is no more, and why, does not.
+    assert!(used <= elapsed / 10 * 115 / 100, "{used} of {elapsed} us");
+    assert!(throttled > 0);
+}
+
+// Not in an emulated machine: the clock goes on there while the processor does not.
+#[test]
+fn cpu_time_up_to_cpu_max_is_had_in_full() {
+    need!(root() && controller("cpu"));
+    let [elapsed, used, throttled] = burn(&Scratch::new("cpu-full"), "10%");
+    // In each period at the end of which it was throttled it had its 10 ms.
+    assert!(used >= throttled * 10_000 * 85 / 100, "{used} of {elapsed} us, {throttled} times");
 }
 
 #[test]
@@ -1286,9 +1300,9 @@ fn command_is_killed_when_its_time_is_up() {
 fn a_frozen_command_is_killed_when_its_time_is_up() {
     need!(root());
     let scratch = Scratch::new("timeout-frozen");
-    let running = scratch.start(&["--timeout", "1"], "echo ready; exec sleep 1000");
+    let running = scratch.start(&["--timeout", "3"], "echo ready; exec sleep 1000");
     scratch.run(&["freeze", "{}"]).success();
-    says(&running.finish(), 124, "", "cgroup-apply: time limit 1 s reached: COMMAND was killed\n");
+    says(&running.finish(), 124, "", "cgroup-apply: time limit 3 s reached: COMMAND was killed\n");
     assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
 }
 

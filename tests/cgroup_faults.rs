@@ -309,6 +309,17 @@ fn a_value_that_is_not_in_effect_is_an_error_although_the_kernel_took_it() {
 }
 
 #[test]
+fn a_cgroup_that_is_just_being_removed_is_made_anew() {
+    need!(root() && installed("strace"));
+    let scratch = Scratch::new("anew");
+    let file = if v2().is_some() { "cgroup.type" } else { "notify_on_release" };
+    let file = anchor().join(&scratch.name).join(file).display().to_string();
+    let args = ["run", "{}", "--", "echo", "ran"];
+    says(&inject(&scratch, "openat:error=ENODEV:when=1", Some(&file), &args), 0, "ran\n", "");
+    assert_eq!(scratch.dirs(), [] as [PathBuf; 0]);
+}
+
+#[test]
 fn a_cgroup_that_a_run_holds_is_not_deleted() {
     need!(root());
     let scratch = Scratch::new("held");

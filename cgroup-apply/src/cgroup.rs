@@ -86,10 +86,11 @@ impl<'plan> Group<'plan> {
         for _ in 0..ATTEMPTS {
             let mut taken = vec![];
             match plan.anchor_steps.iter().try_for_each(|step| take(step, &mut taken)) {
-                // The directory above was removed by the last run in it.
+                // The directory above was removed by the last run in it, or is just being removed (ENODEV).
                 Err(err)
-                    if err.errno() == Some(Errno::ENOENT)
-                        && plan.above().iter().any(|dir| !dir.exists()) =>
+                    if err.errno() == Some(Errno::ENODEV)
+                        || err.errno() == Some(Errno::ENOENT)
+                            && plan.above().iter().any(|dir| !dir.exists()) =>
                 {
                     continue;
                 }

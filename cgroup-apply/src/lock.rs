@@ -58,7 +58,7 @@ impl Lock {
     fn open(dir: &Path) -> Result<Option<Self>, Error> {
         let path = file_of(dir);
         match OpenOptions::new().read(true).write(true).open(&path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) if is_gone(&err) => Ok(None),
             file => file
                 .attempt(|| format!("cannot open '{}'", path.display()))
                 .map(|file| Some(Self { file, dir: dir.to_path_buf() })),
@@ -71,6 +71,12 @@ impl Lock {
             _ => false,
         }
     }
+}
+
+/// Whether there is no such file, or none any more: while a cgroup is removed, its files are no device.
+fn is_gone(err: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::NODEV].map(Errno::raw_os_error);
+    err.raw_os_error().is_some_and(|errno| gone.contains(&errno))
 }
 
 /// A file that every cgroup of v1 or of v2 has, and that is of no use to us otherwise.

@@ -243,9 +243,9 @@ fn settle(
     if dry_run {
         return error::result(&needed.iter().map(shown).collect::<Vec<_>>()).map(Settled::Yes);
     }
+    let verb = if frozen { "freeze" } else { "thaw" };
     for freezer in &needed {
         error::trace(&shown(freezer));
-        let verb = if frozen { "freeze" } else { "thaw" };
         freezer
             .set(frozen)
             .attempt(|| {
@@ -253,7 +253,11 @@ fn settle(
             })
             .map_err(explain)?;
     }
-    let is_so = within(PATIENCE, || needed.iter().all(|freezer| freezer.is(frozen)));
+    let is_gone = || needed.iter().any(|freezer| !freezer.file().exists());
+    let is_so = within(PATIENCE, || needed.iter().all(|freezer| freezer.is(frozen)) || is_gone());
+    if is_gone() {
+        return Err(Error::new(format!("cannot {verb} '{name}': it was removed meanwhile")));
+    }
     Ok(if is_so { Settled::Yes(ExitCode::SUCCESS) } else { Settled::No })
 }
 
