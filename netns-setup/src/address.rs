@@ -241,6 +241,21 @@ mod tests {
     }
 
     #[test]
+    fn a_subnet_has_a_first_and_a_last_address() {
+        for (text, first, last) in [
+            ("192.168.10.7/24", "192.168.10.0", "192.168.10.255"),
+            ("10.0.0.1/31", "10.0.0.0", "10.0.0.1"),
+            ("128.0.0.1/1", "128.0.0.0", "255.255.255.255"),
+            ("fd00::7/127", "fd00::6", "fd00::7"),
+            ("fd00::7/64", "fd00::", "fd00::ffff:ffff:ffff:ffff"),
+        ] {
+            let cidr: Cidr = text.parse().unwrap();
+            let ends = (cidr.network().to_string(), cidr.last().to_string());
+            assert_eq!(ends, (first.into(), last.into()));
+        }
+    }
+
+    #[test]
     fn subnets_that_share_an_address_overlap() {
         let overlap = |a: &str, b: &str| Cidr::overlaps(a.parse().unwrap(), b.parse().unwrap());
         assert!(overlap("192.168.10.1/24", "192.168.10.0/24"));
