@@ -94,11 +94,7 @@ pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd, user: bool) -> Result
 
     let by_descriptor = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
     let base = by_descriptor(changes.as_fd());
-    let context =
-        fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(attempt).map_err(|err| {
-            let advice = "in a user namespace it takes Linux 5.11";
-            if user { err.hint_on(nix::errno::Errno::EPERM, advice) } else { err }
-        })?;
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).attempt(attempt)?;
     let options = [
         ("lowerdir", by_descriptor(tree)),
         ("upperdir", format!("{base}/upper")),
@@ -111,7 +107,10 @@ pub(crate) fn lay(tree: BorrowedFd<'_>, changes: &OwnedFd, user: bool) -> Result
         // The other attributes are for the host's root only.
         fsconfig_set_flag(&context, "userxattr").attempt(attempt)?;
     }
-    fsconfig_create(&context).attempt(attempt)?;
+    fsconfig_create(&context).attempt(attempt).map_err(|err| {
+        let advice = "in a user namespace it takes Linux 5.11";
+        if user { err.hint_on(nix::errno::Errno::EPERM, advice) } else { err }
+    })?;
     let overlay = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .attempt(attempt)?;
     // It has them now. What stays on '/' would stay on the old root, and keep it: see `switch_root`.
