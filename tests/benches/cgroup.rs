@@ -2,9 +2,9 @@
 
 use crate::{
     error::Error,
-    host::{Host, tool},
+    host::{Host, NETNS, tool},
     machine,
-    measure::{Argv, Before, Candidate, Candidates, Series, words},
+    measure::{Argv, Candidate, Candidates, Series, words},
     peers::Container,
     report::{Report, digits},
     stats::Summary,
@@ -28,9 +28,11 @@ The whole chain, cold: `cgroup-apply run --pids-max --memory-max -- ns-spawn …
 pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
     let mut report = Report::new("cgroup", "Cgroups", rounds);
     report.say(TEXT);
-    for (key, title, before) in
-        [("hot", "Hot", Before::Itself), ("cold", "Cold", Before::Rest(REST))]
-    {
+    for (key, title) in [("hot", "Hot"), ("cold", "Cold")] {
+        let before = |candidate: &Candidate| match key {
+            "hot" => host.runner.phases(candidate).map(drop),
+            _ => host.runner.rest(REST),
+        };
         let measured = host.runner.rounds(candidates(host)?, rounds, before)?;
         let (floor, ours) = (measured.named("floor")?, measured.named(OURS)?);
         let row = |series: &Series| {
@@ -69,13 +71,13 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
 /// What the limits add to ns-spawn when nothing is warm.
 fn chain(host: &Host, rounds: usize, report: &mut Report) -> Result<(), Error> {
     let rootfs = host.rootfs(&["true"])?.display().to_string();
-    let network = format!("{} up --dns 192.0.2.53 bench", tool("netns-setup")?);
-    host.runner.must_succeed(&words(&network))?;
-    let container = Container { host, rootfs: &rootfs, netns: "bench", command: "/bin/true" };
+    host.make_network()?;
+    let container =
+        Container { host, rootfs: &rootfs, netns: NETNS, command: "/bin/true", workdir: "/" };
     let mut list = Candidates::default();
     list.add("ns-spawn", [container.ns_spawn("")?]);
-    list.add("cgroup-apply run … ns-spawn", [container.limited("")?]);
-    let measured = host.runner.rounds(list, rounds, Before::Rest(REST))?;
+    list.add("cgroup-apply run … ns-spawn", [container.limited("512M", "")?]);
+    let measured = host.runner.rounds(list, rounds, |_| host.runner.rest(REST))?;
     let alone = &measured.named("ns-spawn")?.phases[0];
     let limited = &measured.named("cgroup-apply run … ns-spawn")?.phases[0];
     let added: Vec<f64> = limited.iter().zip(alone).map(|(with, without)| with - without).collect();

@@ -18,29 +18,40 @@ pub(crate) struct Cli {
 /// A part that runs alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
-    /// Everything that is measured, one after the other
+    /// All but 'build', one after the other
     All,
+    /// The lab's table: sysbench in containers and on the host
+    Table,
     /// Starting and ending a container around /bin/true
     Startup,
     /// The lab's network, up and down
     Network,
     /// A cgroup with three limits: make, enter, remove
     Cgroup,
+    /// A tarball of a root file system on a fresh file system
+    Unpack,
+    /// Many containers alive at once, and many starts at a time
+    Scale,
+    /// 'make run CMD=true' when everything is in place
+    Chain,
+    /// Binaries and dependencies
+    Sizes,
+    /// A release build from nothing
+    Build,
     /// Write what was measured last to docs/benchmarks.md
     Docs,
 }
 
 impl Section {
-    /// Those that measure.
-    pub(crate) const MEASURING: [Self; 3] = [Self::Startup, Self::Network, Self::Cgroup];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Section::All => "all",
-            Section::Startup => "startup",
-            Section::Network => "network",
-            Section::Cgroup => "cgroup",
-            Section::Docs => "docs",
-        }
-    }
+    /// What 'all' means.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Table,
+        Self::Startup,
+        Self::Network,
+        Self::Cgroup,
+        Self::Unpack,
+        Self::Scale,
+        Self::Chain,
+        Self::Sizes,
+    ];
 }

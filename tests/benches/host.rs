@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Attempt as _, Error},
+    machine,
     measure::{Runner, words},
 };
 use nix::{
@@ -21,6 +22,9 @@ pub(crate) const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 /// Docker's engine is reached through this, if it is reached.
 const DOCKER: &str = "/run/docker.sock";
 
+/// The network namespace that containers join.
+pub(crate) const NETNS: &str = "bench";
+
 /// A network without links, an empty `/run`, a private copy of `/etc`, and a directory below `target/bench`.
 ///
 /// Nothing of it is left when the process has ended, however it ends, except that directory after SIGKILL.
@@ -33,13 +37,13 @@ pub(crate) struct Host {
 
 impl Host {
     /// Make it, and move this process to it.
-    pub(crate) fn new(section: &str) -> Result<Self, Error> {
+    pub(crate) fn new(needs_tarball: bool) -> Result<Self, Error> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::new("cannot measure: only root may make containers; use sudo"));
         }
         let results = results()?;
         let scratch = tempfile::Builder::new()
-            .prefix(&format!("{section}-"))
+            .prefix("run-")
             .tempdir_in(&results)
             .attempt(|| format!("cannot make a directory in '{}'", results.display()))?;
         let runner = Runner::new(scratch.path())?;
@@ -49,9 +53,30 @@ impl Host {
             mounts: Mounts(scratch.path().into()),
             scratch,
         };
+        if needs_tarball {
+            host.make_tarball()?; // as long as there is a network
+        }
         host.leave_the_machine()?;
         host.compile("peak")?;
         Ok(host)
+    }
+
+    /// Debian's smallest tree with sysbench, as an archive: made once, and kept.
+    fn make_tarball(&self) -> Result<(), Error> {
+        let tarball = tarball()?;
+        if tarball.exists() {
+            return Ok(());
+        }
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let suite =
+            suite.ok_or_else(|| Error::new("cannot tell the suite: no VERSION_CODENAME"))?;
+        let part = tarball.with_file_name("rootfs.part.tar.gz");
+        let line = format!("mmdebstrap --quiet --variant=minbase --include=sysbench {suite}");
+        let mut argv = words(&line);
+        argv.push(part.display().to_string());
+        self.runner.must_succeed(&argv)?;
+        fs::rename(&part, &tarball).attempt(|| format!("cannot name '{}'", tarball.display()))
     }
 
     fn leave_the_machine(&self) -> Result<(), Error> {
@@ -76,6 +101,22 @@ impl Host {
         self.runner.must_succeed(&words("cp --archive /etc/. /run/etc"))?;
         mount(Some("/run/etc"), "/etc", none, MsFlags::MS_BIND, none).attempt(attempt)?;
         self.runner.must_succeed(&words("ip link set lo up"))?;
+        Ok(())
+    }
+
+    /// Make the network that containers join.
+    pub(crate) fn make_network(&self) -> Result<(), Error> {
+        let up = format!("{} up --dns 192.0.2.53 {NETNS}", tool("netns-setup")?);
+        self.runner.must_succeed(&words(&up)).map(drop)
+    }
+
+    /// crun refuses cgroup v1 with v2 beside it: from here on there is no v2 then.
+    pub(crate) fn without_hybrid_cgroups() -> Result<(), Error> {
+        let unified = Path::new("/sys/fs/cgroup/unified");
+        if machine::cgroups() == "v1 with v2 beside it" && unified.exists() {
+            umount2(unified, MntFlags::MNT_DETACH)
+                .attempt(|| format!("cannot unmount '{}'", unified.display()))?;
+        }
         Ok(())
     }
 
@@ -180,6 +221,11 @@ pub(crate) fn results() -> Result<PathBuf, Error> {
     let attempt = || format!("cannot make '{}'", dir.display());
     fs::create_dir_all(&dir).attempt(attempt)?;
     dir.canonicalize().attempt(attempt)
+}
+
+/// The archive that is unpacked.
+pub(crate) fn tarball() -> Result<PathBuf, Error> {
+    Ok(results()?.join("rootfs.tar.gz"))
 }
 
 /// The path of one of the four tools: in `$BIN_DIR`, or else where `make build` puts it.

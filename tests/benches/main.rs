@@ -4,6 +4,7 @@
 //! and writes Markdown to standard output, and the samples as JSON and plots as SVG to `target/bench`.
 
 mod cgroup;
+mod chain;
 mod cli;
 mod docs;
 mod error;
@@ -12,9 +13,14 @@ mod machine;
 mod measure;
 mod network;
 mod peers;
+mod plot;
 mod report;
+mod scale;
+mod sizes;
 mod startup;
 mod stats;
+mod table;
+mod unpack;
 
 use crate::{
     cli::{Cli, Section},
@@ -22,7 +28,7 @@ use crate::{
     host::Host,
     report::Report,
 };
-use clap::Parser as _;
+use clap::{Parser as _, ValueEnum as _};
 use std::{
     env,
     process::{Command, ExitCode},
@@ -33,37 +39,49 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Error> {
-    let report = match cli.section {
+    match cli.section {
         Section::All => return measure_all(cli.rounds),
         Section::Docs => return docs::write(),
+        Section::Sizes => sizes::measure()?,
+        Section::Build => sizes::build()?,
         section => measure(section, cli.rounds)?,
-    };
-    report.write()
+    }
+    .write()
 }
 
 /// Each section in a process of its own, which leaves its host with it.
 fn measure_all(rounds: Option<usize>) -> Result<(), Error> {
     let program = env::current_exe().attempt(|| "cannot find this program".into())?;
-    for section in Section::MEASURING {
+    for section in Section::ALL {
+        let name = section.to_possible_value().map(|value| value.get_name().to_owned());
+        let name = name.unwrap_or_default();
         let mut command = Command::new(&program);
-        command.arg(section.name()).args(rounds.map(|rounds| format!("--rounds={rounds}")));
+        command.arg(&name).args(rounds.map(|rounds| format!("--rounds={rounds}")));
         let mut child =
             command.spawn().attempt(|| format!("cannot start '{}'", program.display()))?;
-        let ended = child.wait().attempt(|| format!("cannot wait for '{}'", section.name()))?;
+        let ended = child.wait().attempt(|| format!("cannot wait for '{name}'"))?;
         if !ended.success() {
-            return Err(Error::new(format!("'{}' gave no report", section.name())));
+            return Err(Error::new(format!("'{name}' gave no report")));
         }
     }
     Ok(())
 }
 
+/// What a section asks of its host: on it, so that nothing reaches the machine.
 fn measure(section: Section, rounds: Option<usize>) -> Result<Report, Error> {
-    let host = Host::new(section.name())?;
+    let host = Host::new(matches!(section, Section::Unpack | Section::Chain))?;
+    let rounds = |default| rounds.unwrap_or(default);
     let report = match section {
-        Section::Startup => startup::measure(&host, rounds.unwrap_or(200)),
-        Section::Network => network::measure(&host, rounds.unwrap_or(200)),
-        Section::Cgroup => cgroup::measure(&host, rounds.unwrap_or(200)),
-        Section::All | Section::Docs => unreachable!("they are no section to measure"),
+        Section::Table => table::measure(&host, rounds(10)),
+        Section::Startup => startup::measure(&host, rounds(200)),
+        Section::Network => network::measure(&host, rounds(200)),
+        Section::Cgroup => cgroup::measure(&host, rounds(200)),
+        Section::Unpack => unpack::measure(&host, rounds(15)),
+        Section::Scale => scale::measure(&host, rounds(5)),
+        Section::Chain => chain::measure(&host, rounds(50)),
+        Section::All | Section::Sizes | Section::Build | Section::Docs => {
+            unreachable!("none of them needs a host")
+        }
     }?;
     host.leave()?;
     Ok(report)

@@ -19,6 +19,7 @@ use nix::{
 use rand::{rngs::OsRng, seq::SliceRandom as _};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    pipe::{PipeFlags, pipe_with},
     process::{PidfdFlags, pidfd_open},
 };
 use std::{
@@ -76,7 +77,16 @@ pub(crate) struct Missing {
 impl Candidates {
     /// Add a candidate that is always there.
     pub(crate) fn add(&mut self, name: &str, phases: impl IntoIterator<Item = Argv>) {
-        self.present.push(Candidate::new(name, phases));
+        self.push(Candidate::new(name, phases));
+    }
+
+    pub(crate) fn push(&mut self, candidate: Candidate) {
+        self.present.push(candidate);
+    }
+
+    /// Name one that is not there.
+    pub(crate) fn lacks(&mut self, name: &str, reason: String) {
+        self.missing.push(Missing { name: name.into(), reason });
     }
 
     /// Add a candidate if its program is installed.
@@ -88,10 +98,7 @@ impl Candidates {
     ) -> Result<(), Error> {
         match Host::find(program) {
             Some(_) => self.present.push(candidate()?),
-            None => self.missing.push(Missing {
-                name: name.into(),
-                reason: format!("missing: no '{program}' on this machine"),
-            }),
+            None => self.lacks(name, format!("missing: no '{program}' on this machine")),
         }
         Ok(())
     }
@@ -147,19 +154,8 @@ impl Series {
     }
 }
 
-/// What is done before each timed run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// Nothing.
-    Nothing,
-    /// The same candidate, untimed: what it needs is warm.
-    Itself,
-    /// Nobody runs for a while: what the kernel does once for many has to be done anew.
-    Rest(Duration),
-}
-
 /// A run that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(300);
+const HANGS: Duration = Duration::from_secs(900);
 
 /// Starts commands, waits for them, and hears of the user's signals meanwhile.
 pub(crate) struct Runner {
@@ -203,10 +199,7 @@ impl Runner {
                 .attempt(|| "cannot open '/dev/null'".into())?,
             output: create("stdout")?,
             errors: create("stderr")?,
-            environment: [PATH, "HOME=/root", "LC_ALL=C", "TERM=dumb"]
-                .iter()
-                .map(|variable| CString::new(*variable).expect("no NUL"))
-                .collect(),
+            environment: environment(),
             serial: Cell::new(0),
         })
     }
@@ -240,13 +233,68 @@ impl Runner {
     }
 
     fn timed(&self, argv: &[String], output: &File) -> Result<Finished, Error> {
+        self.errors.set_len(0).attempt(|| "cannot empty a file".into())?;
+        let (child, begin) = self.spawn(argv, output)?;
+        let status = self.wait(child)?;
+        Ok(Finished { wall: begin.elapsed(), status })
+    }
+
+    /// Start a command, and take the time until its first output. The caller ends it.
+    pub(crate) fn start_until_it_writes(&self, argv: &[String]) -> Result<(Pid, Duration), Error> {
+        let attempt = || "cannot wait for a command's output".to_owned();
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).attempt(attempt)?;
+        let (child, begin) = self.spawn(argv, &File::from(writer))?;
+        let mut watched =
+            [PollFd::new(&reader, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        poll(&mut watched, None).attempt(attempt)?;
+        let took = begin.elapsed();
+        let mut byte = [0];
+        let failed = match (watched[1].revents().is_empty(), rustix::io::read(&reader, &mut byte)) {
+            (false, _) => Error::Interrupted,
+            (true, Ok(1)) => return Ok((child, took)),
+            (true, _) => Error::new(format!("'{}' ended: {}", argv.join(" "), self.complaint(0)?)),
+        };
+        kill(child, Signal::SIGKILL).or_else(gone).attempt(attempt)?;
+        waitpid(child, None).attempt(attempt)?;
+        Err(failed)
+    }
+
+    /// How many runs of a command, `width` at a time, end within a while.
+    pub(crate) fn count(
+        &self,
+        argv: &[String],
+        width: usize,
+        window: Duration,
+    ) -> Result<usize, Error> {
+        let attempt = || "cannot wait for a command".to_owned();
+        let start = || self.spawn(argv, &self.null).map(|(child, _)| child);
+        for _ in 0..width {
+            start()?;
+        }
+        let (begin, mut counted, mut alive) = (Instant::now(), 0, width);
+        while alive > 0 {
+            match waitpid(None, None).attempt(attempt)? {
+                WaitStatus::Exited(_, 0) => alive -= 1,
+                other => return Err(Error::new(format!("'{}': {other:?}", argv.join(" ")))),
+            }
+            if begin.elapsed() < window {
+                counted += 1;
+                start()?;
+                alive += 1;
+            }
+        }
+        self.rest(Duration::ZERO)?;
+        Ok(counted)
+    }
+
+    /// A child, and the moment before it was made.
+    fn spawn(&self, argv: &[String], output: &File) -> Result<(Pid, Instant), Error> {
         let program = Host::find(&argv[0])
             .ok_or_else(|| Error::new(format!("cannot find '{}' in PATH", argv[0])))?;
         let argv: Vec<CString> = argv
             .iter()
             .map(|word| CString::new(word.as_str()).expect("no NUL in a command"))
             .collect();
-        self.errors.set_len(0).attempt(|| "cannot empty a file".into())?;
         let attempt = || format!("cannot start '{}'", program.display());
         let mut files = PosixSpawnFileActions::init().attempt(attempt)?;
         for (file, fd) in [(&self.null, 0), (output, 1), (&self.errors, 2)] {
@@ -261,8 +309,7 @@ impl Runner {
         let begin = Instant::now();
         let child = posix_spawn(program.as_path(), &files, &attributes, &argv, &self.environment)
             .attempt(attempt)?;
-        let status = self.wait(child)?;
-        Ok(Finished { wall: begin.elapsed(), status })
+        Ok((child, begin))
     }
 
     fn wait(&self, child: Pid) -> Result<i32, Error> {
@@ -279,10 +326,13 @@ impl Runner {
             }
         };
         let interrupted = !watched[1].revents().is_empty();
-        match (interrupted, woken) {
-            (true, _) => kill(child, Signal::SIGTERM).or_else(gone).attempt(attempt)?,
-            (false, 0) => kill(child, Signal::SIGKILL).or_else(gone).attempt(attempt)?,
-            (false, _) => {}
+        if interrupted {
+            kill(child, Signal::SIGTERM).or_else(gone).attempt(attempt)?;
+            let grace = Timespec { tv_sec: 5, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&grace)).attempt(attempt)?;
+        }
+        if interrupted || woken == 0 {
+            kill(child, Signal::SIGKILL).or_else(gone).attempt(attempt)?;
         }
         let status = match waitpid(child, None).attempt(attempt)? {
             WaitStatus::Exited(_, status) => status,
@@ -309,8 +359,8 @@ impl Runner {
         }
     }
 
-    /// Run each phase of a candidate, timed.
-    fn phases(&self, candidate: &Candidate) -> Result<Vec<f64>, Error> {
+    /// Run each phase of a candidate, timed in milliseconds.
+    pub(crate) fn phases(&self, candidate: &Candidate) -> Result<Vec<f64>, Error> {
         let number = self.next();
         let time = |phase: &Argv| {
             let argv: Argv = phase.iter().map(|word| word.replace("{n}", &number)).collect();
@@ -324,15 +374,17 @@ impl Runner {
     }
 
     /// Run the candidates, each once a round, in another order each time. Those that fail when tried are missing then.
+    /// `before` is called before each, and not timed.
     pub(crate) fn rounds(
         &self,
         candidates: Candidates,
         rounds: usize,
-        before: Before,
+        before: impl Fn(&Candidate) -> Result<(), Error>,
     ) -> Result<Measured, Error> {
         let Candidates { present, mut missing } = candidates;
         let mut series = vec![];
         for candidate in present {
+            before(&candidate)?;
             match self.phases(&candidate) {
                 Ok(_) => series.push(Series::new(candidate)),
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -349,11 +401,7 @@ impl Runner {
                 if candidate.slow && round % 10 != 0 {
                     continue;
                 }
-                match before {
-                    Before::Nothing => {}
-                    Before::Itself => drop(self.phases(candidate)?),
-                    Before::Rest(time) => self.rest(time)?,
-                }
+                before(candidate)?;
                 let samples = self.phases(candidate)?;
                 for (phase, sample) in phases.iter_mut().zip(samples) {
                     phase.push(sample);
@@ -406,6 +454,14 @@ impl Runner {
             status => Err(Error::new(format!("'{}': {}", argv.join(" "), self.complaint(status)?))),
         }
     }
+}
+
+/// The same for every candidate; cargo is found where the caller finds it.
+fn environment() -> Vec<CString> {
+    let callers = std::env::var("PATH").unwrap_or_default();
+    let variables =
+        [format!("{PATH}:{callers}"), "HOME=/root".into(), "LC_ALL=C".into(), "TERM=dumb".into()];
+    variables.map(|variable| CString::new(variable).expect("no NUL in the environment")).into()
 }
 
 fn gone(errno: Errno) -> Result<(), Errno> {

@@ -3,7 +3,7 @@
 use crate::{
     error::{Attempt as _, Error},
     host::{Host, tool},
-    measure::{Before, Candidate, Candidates, Series, words},
+    measure::{Candidate, Candidates, Series, words},
     report::{Report, digits, shown},
 };
 use serde_json::json;
@@ -48,7 +48,7 @@ netns delete batch
 ";
 
 pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
-    let measured = host.runner.rounds(candidates(host)?, rounds, Before::Nothing)?;
+    let measured = host.runner.rounds(candidates(host)?, rounds, |_| Ok(()))?;
     let (floor, ours) = (measured.named("floor")?, measured.named("netns-setup")?);
     let mut report = Report::new("network", "Network", rounds);
     report.say(TEXT);

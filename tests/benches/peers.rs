@@ -6,7 +6,11 @@ use crate::{
     measure::{Argv, words},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
+};
 
 /// Docker's capabilities, as bwrap names them.
 const CAPABILITIES: &str = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW \
@@ -19,6 +23,8 @@ pub(crate) struct Container<'a> {
     /// A name under /run/netns.
     pub(crate) netns: &'a str,
     pub(crate) command: &'a str,
+    /// Where in the tree it starts.
+    pub(crate) workdir: &'a str,
 }
 
 impl Container<'_> {
@@ -33,17 +39,21 @@ impl Container<'_> {
 
     /// ns-spawn, with further options.
     pub(crate) fn ns_spawn(&self, options: &str) -> Result<Argv, Error> {
-        let Self { rootfs, netns, .. } = self;
+        let Self { rootfs, netns, workdir, .. } = self;
         let ns_spawn = tool("ns-spawn")?;
-        Ok(self.line(&format!("{ns_spawn} --netns {netns} --root {rootfs} {options} --")))
+        let elsewhere =
+            if *workdir == "/" { String::new() } else { format!("--workdir {workdir}") };
+        Ok(self
+            .line(&format!("{ns_spawn} --netns {netns} --root {rootfs} {elsewhere} {options} --")))
     }
 
     /// The same with limits, as `make run` does it.
-    pub(crate) fn limited(&self, options: &str) -> Result<Argv, Error> {
+    pub(crate) fn limited(&self, memory: &str, options: &str) -> Result<Argv, Error> {
         let cgroup_apply = tool("cgroup-apply")?;
         let name = self.host.cgroup();
-        let mut argv =
-            words(&format!("{cgroup_apply} run --pids-max 64 --memory-max 512M {name}-{{n}} --"));
+        let mut argv = words(&format!(
+            "{cgroup_apply} run --pids-max 64 --memory-max {memory} {name}-{{n}} --"
+        ));
         argv.extend(self.ns_spawn(options)?);
         Ok(argv)
     }
@@ -66,7 +76,7 @@ impl Container<'_> {
             trace.display()
         );
         let mut argv = words(&strace);
-        argv.extend(self.ns_spawn("")?);
+        argv.extend(Container { command: "/bin/true", ..*self }.ns_spawn("")?);
         self.host.runner.must_succeed(&argv)?;
         let text = fs::read_to_string(&trace).attempt(|| "cannot read what strace wrote".into())?;
         let filter = text.split_once("filter=[").and_then(|(_, rest)| rest.split_once("]}"));
@@ -83,8 +93,8 @@ impl Container<'_> {
         self.line(&format!(
             "bwrap --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup --hostname container --die-with-parent \
              --bind {} / --proc /proc --dev /dev --mqueue /dev/mqueue --ro-bind /sys /sys --clearenv --setenv PATH \
-             /usr/bin:/bin --cap-drop ALL {capabilities} --",
-            self.rootfs
+             /usr/bin:/bin --cap-drop ALL {capabilities} --chdir {} --",
+            self.rootfs, self.workdir
         ))
     }
 
@@ -114,10 +124,7 @@ impl Container<'_> {
 
     /// An OCI runtime with the specification that 'runc spec' writes, joined to the network namespace.
     pub(crate) fn oci(&self, runtime: &str, options: &str) -> Result<Argv, Error> {
-        let bundle = self.host.scratch().join("bundle");
-        if !bundle.exists() {
-            self.write_bundle(runtime, &bundle)?;
-        }
+        let bundle = self.bundle(runtime)?;
         let state = self.host.scratch().join(runtime);
         let name = self.host.cgroup();
         Ok(words(&format!(
@@ -127,9 +134,16 @@ impl Container<'_> {
         )))
     }
 
-    fn write_bundle(&self, runtime: &str, bundle: &Path) -> Result<(), Error> {
+    /// A directory with the specification of this container.
+    fn bundle(&self, runtime: &str) -> Result<PathBuf, Error> {
+        let mut name = DefaultHasher::new();
+        (runtime, self.command, self.workdir).hash(&mut name);
+        let bundle = self.host.scratch().join(format!("bundle-{:x}", name.finish()));
         let attempt = || format!("cannot write '{}'", bundle.display());
-        fs::create_dir(bundle).attempt(attempt)?;
+        if bundle.exists() {
+            return Ok(bundle);
+        }
+        fs::create_dir(&bundle).attempt(attempt)?;
         let line = format!("cd {} && exec {runtime} spec", bundle.display());
         self.host.runner.must_succeed(&["sh".into(), "-c".into(), line])?;
         let config = bundle.join("config.json");
@@ -137,13 +151,15 @@ impl Container<'_> {
         let mut spec: Value = serde_json::from_str(&text).map_err(|_| Error::new(attempt()))?;
         spec["root"] = json!({ "path": self.rootfs });
         spec["process"]["terminal"] = json!(false);
+        spec["process"]["cwd"] = json!(self.workdir);
         spec["process"]["args"] = json!(words(self.command));
         for namespace in spec["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
             if namespace["type"] == "network" {
                 namespace["path"] = json!(self.path());
             }
         }
-        fs::write(&config, spec.to_string()).attempt(attempt)
+        fs::write(&config, spec.to_string()).attempt(attempt)?;
+        Ok(bundle)
     }
 
     /// systemd's, without its registration with machined.
@@ -160,11 +176,48 @@ impl Container<'_> {
     pub(crate) fn podman(&self) -> Argv {
         let storage = self.host.scratch().join("podman");
         self.line(&format!(
-            "podman --root {} --runroot /run/podman --tmpdir /run/podman-tmp --cgroup-manager=cgroupfs run --rm --ulimit host --cgroup-parent=/{} --network=ns:{} --rootfs {}",
+            "podman --root {} --runroot /run/podman --tmpdir /run/podman-tmp --cgroup-manager=cgroupfs run --rm --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 --cgroup-parent=/{} --network=ns:{} --rootfs {}",
             storage.display(),
             self.host.cgroup(),
             self.path(),
             self.rootfs
         ))
+    }
+}
+
+/// Docker's engine, with an image of the tree that is removed at the end.
+pub(crate) struct Docker<'a> {
+    host: &'a Host,
+    image: String,
+}
+
+impl<'a> Docker<'a> {
+    /// Give the tree to the engine, or say why there is none.
+    pub(crate) fn new(host: &'a Host, rootfs: &str) -> Result<Result<Self, String>, Error> {
+        if Host::find("docker").is_none() {
+            return Ok(Err("missing: no 'docker' on this machine".into()));
+        }
+        let answer = host.runner.run(&words("docker version --format {{.Server.Version}}"))?;
+        if answer.status != 0 {
+            let complaint = host.runner.complaint(answer.status)?;
+            return Ok(Err(format!(
+                "missing: Docker's engine does not run on this machine: {complaint}"
+            )));
+        }
+        let image = format!("{}:tree", host.cgroup());
+        let import = format!("tar --create --directory {rootfs} . | docker import - {image}");
+        host.runner.must_succeed(&["sh".into(), "-c".into(), import])?;
+        Ok(Ok(Self { host, image }))
+    }
+
+    /// `docker run` without a network, as a container that joins somebody's is none of Docker's own.
+    pub(crate) fn run(&self, options: &str, command: &str) -> Argv {
+        words(&format!("docker run --rm --network none {options} {} {command}", self.image))
+    }
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        drop(self.host.runner.run(&words(&format!("docker rmi --force {}", self.image))));
     }
 }

@@ -1,17 +1,12 @@
 //! Starting and ending a container around /bin/true.
 
 use crate::{
-    error::{Attempt as _, Error},
-    host::{Host, tool},
-    machine,
-    measure::{Argv, Before, Candidate, Candidates, Series, words},
-    peers::Container,
+    error::Error,
+    host::{Host, NETNS},
+    measure::{Argv, Candidate, Candidates, Series, words},
+    peers::{Container, Docker},
     report::{Report, digits, shown},
 };
-use nix::mount::{MntFlags, umount2};
-use std::path::Path;
-
-const NETNS: &str = "bench";
 
 const TEXT: &str = "\
 Each starts `/bin/true` of one and the same tree and waits for its end. *floor* is a C program that makes the fewest \
@@ -22,11 +17,14 @@ seccomp filter; unshare and the script mount no /dev and no /sys; crun and runc 
 that they make none.";
 
 pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
-    let candidates = candidates(host)?;
-    without_hybrid_cgroups()?;
+    let rootfs = host.rootfs(&["true"])?.display().to_string();
+    host.make_network()?;
+    Host::without_hybrid_cgroups()?;
+    let docker = Docker::new(host, &rootfs)?;
+    let candidates = candidates(host, &rootfs, &docker)?;
     let mut report = Report::new("startup", "Start-up", rounds);
     report.say(TEXT);
-    let measured = host.runner.rounds(candidates, rounds, Before::Nothing)?;
+    let measured = host.runner.rounds(candidates, rounds, |_| Ok(()))?;
     let (floor, bare) = (measured.named("floor")?, measured.named("host")?);
     let ours = measured.named("ns-spawn")?;
     let row = |series: &Series| {
@@ -66,17 +64,18 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
     Ok(report)
 }
 
-fn candidates(host: &Host) -> Result<Candidates, Error> {
-    let rootfs = host.rootfs(&["true"])?.display().to_string();
-    let network = format!("{} up --dns 192.0.2.53 {NETNS}", tool("netns-setup")?);
-    host.runner.must_succeed(&words(&network))?;
-    let container = Container { host, rootfs: &rootfs, netns: NETNS, command: "/bin/true" };
+fn candidates(
+    host: &Host,
+    rootfs: &str,
+    docker: &Result<Docker<'_>, String>,
+) -> Result<Candidates, Error> {
+    let container = Container { host, rootfs, netns: NETNS, command: "/bin/true", workdir: "/" };
     let mut list = Candidates::default();
     list.add("host", [words("/bin/true")]);
     list.add("floor", [container.floor()?]);
     list.add("ns-spawn", [container.ns_spawn("")?]);
     list.add("ns-spawn --seccomp none", [container.ns_spawn("--seccomp none")?]);
-    list.add("cgroup-apply run … ns-spawn", [container.limited("")?]);
+    list.add("cgroup-apply run … ns-spawn", [container.limited("512M", "")?]);
     let mut add = |name: &str, program: &str, argv: &dyn Fn() -> Result<Argv, Error>| {
         list.add_if(program, || Ok(Candidate::new(name, [argv()?])), name)
     };
@@ -92,15 +91,9 @@ fn candidates(host: &Host) -> Result<Candidates, Error> {
     };
     add_slow("systemd-nspawn", "systemd-nspawn", container.nspawn())?;
     add_slow("podman run", "podman", container.podman())?;
-    Ok(list)
-}
-
-/// crun refuses cgroup v1 with v2 beside it: here there is no v2 then. It comes back with the end of this mount namespace.
-fn without_hybrid_cgroups() -> Result<(), Error> {
-    let unified = Path::new("/sys/fs/cgroup/unified");
-    if machine::cgroups() == "v1 with v2 beside it" && unified.exists() {
-        umount2(unified, MntFlags::MNT_DETACH)
-            .attempt(|| format!("cannot unmount '{}'", unified.display()))?;
+    match docker {
+        Ok(docker) => list.push(Candidate::new("docker run", [docker.run("", "/bin/true")]).slow()),
+        Err(reason) => list.lacks("docker run", reason.clone()),
     }
-    Ok(())
+    Ok(list)
 }
