@@ -5,7 +5,7 @@
 //! any length into memory, and knows no sparse files in PAX form.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufRead},
     str::FromStr,
 };
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
@@ -93,7 +93,7 @@ struct Extensions {
     records: Option<Vec<Record>>,
 }
 
-impl<R: Read> Members<R> {
+impl<R: BufRead> Members<R> {
     /// The members of `input`, as far as they take no more than `max_size`.
     pub(crate) fn new(input: R, max_size: u64) -> Self {
         Self {
@@ -142,28 +142,35 @@ impl<R: Read> Members<R> {
         }
     }
 
-    /// Read what is left of the content of the current member.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Flaw> {
-        let most = usize::try_from(self.content).unwrap_or(usize::MAX).min(buffer.len());
-        let length = self.input.read(&mut buffer[..most])?;
-        if length == 0 && most > 0 {
-            return Err(cut_off());
+    /// Some of what is left of the content of the current member, up to `most` bytes.
+    pub(crate) fn content(&mut self, most: u64) -> Result<&[u8], Flaw> {
+        let most = usize::try_from(self.content.min(most)).unwrap_or(usize::MAX);
+        let there = self.input.fill_buf()?;
+        let there = &there[..there.len().min(most)];
+        match there.len() as u64 {
+            0 if most > 0 => Err(cut_off()),
+            length if length > self.budget => Err(Flaw::TooLarge(self.max_size)),
+            _ => Ok(there),
         }
-        self.content -= length as u64;
-        self.charge(length as u64)?;
-        Ok(length)
+    }
+
+    /// Take so much of it.
+    pub(crate) fn consume(&mut self, amount: usize) {
+        self.input.consume(amount);
+        self.content -= amount as u64;
+        self.budget -= amount as u64;
     }
 
     /// Read to the end of the stream: the checksum of what it is packed in is there. Give what may still be
     /// taken, and whether the archive had a mark at its end.
     pub(crate) fn finish(mut self) -> Result<(u64, bool), Flaw> {
-        let mut buffer = vec![0; 1 << 16];
         loop {
-            let length = self.input.read(&mut buffer)?;
+            let length = self.input.fill_buf()?.len();
             if length == 0 {
                 return Ok((self.budget, self.marked));
             }
             self.charge(length as u64)?;
+            self.input.consume(length);
         }
     }
 
@@ -182,11 +189,19 @@ impl<R: Read> Members<R> {
 
     /// Pass over what is left of the content and of its last block.
     fn skip(&mut self) -> Result<(), Flaw> {
-        let left =
+        let mut left =
             std::mem::take(&mut self.content).saturating_add(std::mem::take(&mut self.padding));
         self.charge(left)?;
-        let skipped = io::copy(&mut self.input.by_ref().take(left), &mut io::sink())?;
-        if skipped == left { Ok(()) } else { Err(cut_off()) }
+        while left > 0 {
+            let there = self.input.fill_buf()?.len();
+            if there == 0 {
+                return Err(cut_off());
+            }
+            let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(there);
+            self.input.consume(skipped);
+            left -= skipped as u64;
+        }
+        Ok(())
     }
 
     /// The next header, unless the archive ends here.

@@ -5,7 +5,8 @@ use flate2::bufread::GzDecoder;
 use liblzma::{bufread::XzDecoder, stream::Stream};
 use std::{
     io::{self, BufRead, BufReader, Read},
-    sync::mpsc::{Receiver, SyncSender},
+    mem,
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
 };
 
 /// The most memory that the header of an .xz may ask for; 'xz -9' asks for 65 MiB.
@@ -13,6 +14,9 @@ const MAX_XZ_MEMORY: u64 = 128 << 20;
 
 /// How much is inflated before it is handed over.
 const CHUNK: usize = 1 << 18;
+
+/// How many chunks may lie between the thread that inflates and the one that takes them.
+const CHUNKS: usize = 8;
 
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,50 +197,74 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// What one thread inflates for another.
-pub(crate) type Chunk = io::Result<Vec<u8>>;
+/// What one thread inflates for another: so many bytes of a buffer.
+type Chunk = io::Result<(Vec<u8>, usize)>;
 
-/// Inflate all of `input`, a chunk after the other, until it ends or nobody takes them. Nothing that is there
-/// is held back: a pipe may bring no more for a while.
-pub(crate) fn pump(mut input: impl Read, chunks: &SyncSender<Chunk>) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        let read = match input.read(&mut chunk) {
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
-            read => read,
-        };
-        let chunk = read.map(|length| {
-            chunk.truncate(length);
-            chunk
-        });
-        let end = !matches!(&chunk, Ok(chunk) if !chunk.is_empty());
-        if chunks.send(chunk).is_err() || end {
-            return;
+/// The end of a pipe at which one thread inflates.
+pub(crate) struct Pump {
+    full: SyncSender<Chunk>,
+    empty: Receiver<Vec<u8>>,
+}
+
+/// The other end, at which another thread takes what there is.
+pub(crate) struct Pumped {
+    full: Receiver<Chunk>,
+    empty: Sender<Vec<u8>>,
+    chunk: Vec<u8>,
+    taken: usize,
+    length: usize,
+}
+
+/// A pipe with buffers that go round.
+pub(crate) fn pipe() -> (Pump, Pumped) {
+    let (full, filled) = sync_channel(CHUNKS);
+    let (emptied, empty) = channel();
+    let pumped = Pumped { full: filled, empty: emptied, chunk: Vec::new(), taken: 0, length: 0 };
+    (Pump { full, empty }, pumped)
+}
+
+impl Pump {
+    /// Inflate all of `input`, a chunk after the other, until it ends or nobody takes them. Nothing that is
+    /// there is held back: a pipe may bring no more for a while.
+    pub(crate) fn pump(self, mut input: impl Read) {
+        loop {
+            let mut chunk = self.empty.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+            let read = match input.read(&mut chunk) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                read => read,
+            };
+            let end = !matches!(read, Ok(1..));
+            if self.full.send(read.map(|length| (chunk, length))).is_err() || end {
+                return;
+            }
         }
     }
 }
 
-/// The other end of [`pump`].
-pub(crate) struct Pumped {
-    chunks: Receiver<Chunk>,
-    chunk: Vec<u8>,
-    taken: usize,
-}
+impl BufRead for Pumped {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.taken == self.length
+            && let Ok(next) = self.full.recv()
+        {
+            let (chunk, length) = next?;
+            let emptied = mem::replace(&mut self.chunk, chunk);
+            (self.taken, self.length) = (0, length);
+            if !emptied.is_empty() {
+                drop(self.empty.send(emptied)); // nobody fills it when all is inflated
+            }
+        }
+        Ok(&self.chunk[self.taken..self.length])
+    }
 
-impl Pumped {
-    pub(crate) fn new(chunks: Receiver<Chunk>) -> Self {
-        Self { chunks, chunk: Vec::new(), taken: 0 }
+    fn consume(&mut self, amount: usize) {
+        self.taken += amount;
     }
 }
 
 impl Read for Pumped {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.chunk.len() {
-            let Ok(chunk) = self.chunks.recv() else { return Ok(0) };
-            (self.chunk, self.taken) = (chunk?, 0);
-        }
-        let length = (&self.chunk[self.taken..]).read(buffer)?;
-        self.taken += length;
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
         Ok(length)
     }
 }

@@ -6,7 +6,7 @@
 use crate::{
     acl,
     archive::{Extent, Flaw, Member, Members, Time},
-    decode::{Decoder, Pumped, pump},
+    decode::{Decoder, pipe},
     error::{Attempt as _, Error},
     tree::{Tree, join, names, remove, split},
 };
@@ -26,9 +26,8 @@ use std::{
     collections::BTreeSet,
     ffi::{CString, OsStr, OsString},
     fs::File,
-    io::{Read, Seek as _, SeekFrom, Write as _},
+    io::{BufRead, Read, Seek as _, SeekFrom, Write as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    sync::mpsc::sync_channel,
     thread,
 };
 use tar::EntryType;
@@ -41,9 +40,6 @@ const STANDARD_NODES: [(u32, u32); 8] =
 const MAX_PATH: usize = 4095;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
-
-/// How many chunks may lie between the thread that inflates and the one that writes.
-const CHUNKS: usize = 8;
 
 /// Paths have up to 2048 parts, and each that is missing is a call deeper.
 const STACK: usize = 16 << 20;
@@ -82,15 +78,12 @@ pub(crate) fn unpack(
     let mut decoder = decoder.ok_or_else(|| unknown(what))?;
     let is_packed = decoder.is_packed();
     let max_size = *budget;
-    let (chunks, pumped) = sync_channel(CHUNKS);
+    let (pump, pumped) = pipe();
     let unpacked = thread::scope(|scope| {
-        let inflate = scope.spawn(|| {
-            pump(&mut decoder, &chunks);
-            drop(chunks);
-        });
+        let inflate = scope.spawn(|| pump.pump(&mut decoder));
         let write = || {
             fence(tree);
-            let members = Members::new(Pumped::new(pumped), max_size);
+            let members = Members::new(pumped, max_size);
             unpack_members(members, Unpacker::new(tree, what, whiteouts), is_packed)
         };
         let writer = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, write);
@@ -110,7 +103,7 @@ pub(crate) fn unpack(
 }
 
 /// Unpack `members`, and tell how much more may be taken, and whether they had a mark at their end.
-fn unpack_members<R: Read>(
+fn unpack_members<R: BufRead>(
     mut members: Members<R>,
     mut unpacker: Unpacker<'_>,
     is_packed: bool,
@@ -160,7 +153,6 @@ struct Unpacker<'a> {
     /// Modes and times of directories, set when nothing more is written into them.
     dirs: Vec<(OsString, Metadata)>,
     skipped: Skipped,
-    buffer: Vec<u8>,
     /// Of a layer: the paths that are of it, and not of one below.
     own: Option<BTreeSet<OsString>>,
 }
@@ -182,7 +174,6 @@ impl<'a> Unpacker<'a> {
             parent: None,
             dirs: Vec::new(),
             skipped: Skipped::default(),
-            buffer: vec![0; 1 << 17],
             own: (whiteouts == Whiteouts::Applied).then(BTreeSet::new),
         }
     }
@@ -238,7 +229,11 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    fn member<R: Read>(&mut self, member: &Member, members: &mut Members<R>) -> Result<(), Error> {
+    fn member<R: BufRead>(
+        &mut self,
+        member: &Member,
+        members: &mut Members<R>,
+    ) -> Result<(), Error> {
         let shown = printable(&member.path);
         let path = inside(&member.path).map_err(|why| refuse(&shown, why))?;
         let metadata = Metadata::of(member, &shown)?;
@@ -319,7 +314,7 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         path: &OsStr,
         metadata: &Metadata,
@@ -346,7 +341,7 @@ impl<'a> Unpacker<'a> {
         self.set(&file, metadata).attempt(cannot)
     }
 
-    fn copy<R: Read>(
+    fn copy<R: BufRead>(
         &mut self,
         extent: Extent,
         members: &mut Members<R>,
@@ -355,13 +350,14 @@ impl<'a> Unpacker<'a> {
     ) -> Result<(), Error> {
         let mut left = extent.length;
         while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            let read = members.read(&mut self.buffer[..most]).map_err(|flaw| match flaw {
+            let content = members.content(left).map_err(|flaw| match flaw {
                 Flaw::Unreadable(error) => Error::because(cannot(), error),
                 flaw => self.explain(flaw),
             })?;
-            file.write_all(&self.buffer[..read]).attempt(&cannot)?;
-            left -= read as u64;
+            file.write_all(content).attempt(&cannot)?;
+            let written = content.len();
+            members.consume(written);
+            left -= written as u64;
         }
         Ok(())
     }
