@@ -324,8 +324,9 @@ impl<'a> Unpacker<'a> {
     ) -> Result<(), Error> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create =
-            |dir: &OwnedFd, name: &OsStr| fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
+        // Nobody else comes in here yet, so it may have its mode at once; setuid comes after the owner.
+        let mode = metadata.mode & Mode::from_raw_mode(0o777);
+        let create = |dir: &OwnedFd, name: &OsStr| fs::openat(dir, name, flags, mode);
         let mut file = File::from(self.place(path, create).attempt(&cannot)?);
         let mut end = 0;
         for extent in &member.extents {
@@ -434,8 +435,14 @@ impl<'a> Unpacker<'a> {
     /// Set what a file or directory has besides its content.
     fn set(&mut self, file: impl AsFd, metadata: &Metadata) -> rustix::io::Result<()> {
         let file = file.as_fd();
-        fs::fchown(file, Some(metadata.uid), Some(metadata.gid))?;
-        fs::fchmod(file, metadata.mode)?; // after chown, which takes setuid and setgid away
+        let found = fs::fstat(file)?; // a look costs much less than a change, which goes to a journal
+        let owned = (found.st_uid, found.st_gid) == (metadata.uid.as_raw(), metadata.gid.as_raw());
+        if !owned {
+            fs::fchown(file, Some(metadata.uid), Some(metadata.gid))?;
+        }
+        if !owned || Mode::from_raw_mode(found.st_mode) != metadata.mode {
+            fs::fchmod(file, metadata.mode)?; // after chown, which takes setuid and setgid away
+        }
         for (name, value) in &metadata.attributes {
             // After chown too, which takes capabilities away.
             match fs::fsetxattr(file, name.as_os_str(), value, XattrFlags::empty()) {
