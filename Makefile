@@ -10,6 +10,7 @@ PIDS_MAX ?= 64
 MEMORY_MAX ?= 512M
 SPAWN_FLAGS ?=
 CMD ?= hostname
+FUZZ_SECONDS ?= 120
 
 BIN := target/release
 # Everything is built as you; the tools need root.
@@ -78,8 +79,16 @@ bench-%: build
 	@mkdir -p target/bench
 	@$(if $(filter sizes build docs,$*),,$(SUDO)) BIN_DIR='$(CURDIR)/$(BIN)' target/debug/bench $* $(and $(ROUNDS),--rounds $(ROUNDS))
 
+fuzz: ## Feed what reads lists, PAX records and paths with random input
+	@for target in sums pax paths; do \
+		mkdir -p target/fuzz/corpus/$$target && \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rootfs-fetch/fuzz --target-dir target/fuzz --sanitizer none $$target \
+			target/fuzz/corpus/$$target rootfs-fetch/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
 lint: ## Check format and lints
 	cargo fmt --all --check
+	cargo fmt --manifest-path rootfs-fetch/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 
 undo: ## Undo what 'container' made: cgroup, network, root file system
