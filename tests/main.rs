@@ -24,6 +24,7 @@ mod ns_spawn_terminal;
 mod ns_spawn_users;
 mod pty;
 mod rootfs_archives;
+mod rootfs_exact;
 mod rootfs_fetch;
 mod rootfs_layout;
 mod rootfs_server;
