@@ -130,8 +130,8 @@ fn exec(tree: &Tree, plan: &Plan, command: &[OsString]) -> Error {
         Ok(group) => group,
         Err(err) => return err,
     };
-    let places: Vec<_> = Place::existing(tree, &plan.name);
-    let places: Vec<_> = places.into_iter().filter(|place| plan.joins(place)).collect();
+    let mut places = Place::existing(tree, &plan.name);
+    places.retain(|place| plan.joins(place));
     error::trace(&shown_command(&places, command));
     let err = match Joins::open(&places).and_then(|joins| joins.join(false)) {
         Ok(()) => become_command(command),
