@@ -219,11 +219,11 @@ impl Runner {
         read(&self.output)
     }
 
-    /// Why the last run failed: the last line it wrote on its standard error, or its status.
+    /// Why the last run failed: the first line it wrote on its standard error, or its status.
     pub(crate) fn complaint(&self, status: i32) -> Result<String, Error> {
         let errors = read(&self.errors)?;
-        let last = errors.lines().rev().find(|line| !line.trim().is_empty());
-        Ok(last.map_or_else(|| format!("status {status}"), |line| line.trim().to_owned()))
+        let first = errors.lines().find(|line| !line.trim().is_empty());
+        Ok(first.map_or_else(|| format!("status {status}"), |line| line.trim().to_owned()))
     }
 
     /// A number that no other run has.

@@ -70,15 +70,15 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
         let file = format!("network-{}", name.to_lowercase());
         report.plot(&file, &format!("{name}: the lab's network, ms"), &measured.series, phase)?;
     }
-    let row = |series: &Series| {
-        vec![
+    let row = |series: &Series| -> Result<Vec<String>, Error> {
+        Ok(vec![
             series.candidate.name.clone(),
-            shown(host.runner.peak(host, &series.candidate).ok()),
-            shown(host.runner.system_calls(host, &series.candidate).ok()),
-        ]
+            shown(host.runner.peak(host, &series.candidate))?,
+            shown(host.runner.system_calls(host, &series.candidate))?,
+        ])
     };
     report.say("What up takes:");
-    let rows = measured.series.iter().map(row).collect::<Vec<_>>();
+    let rows = measured.series.iter().map(row).collect::<Result<Vec<_>, _>>()?;
     report.table(&["", "peak KiB", "system calls"], &rows);
     report.missing(&measured.missing);
     report.samples("network", "ms", &measured.series);

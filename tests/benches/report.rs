@@ -47,7 +47,8 @@ impl Report {
         self.line(&format!("| {} |", head.join(" | ")));
         self.line(&format!("|{}", "---|".repeat(head.len())));
         for row in rows {
-            self.line(&format!("| {} |", row.join(" | ")));
+            let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            self.line(&format!("| {} |", cells.join(" | ")));
         }
     }
 
@@ -150,7 +151,11 @@ pub(crate) fn digits(value: f64) -> String {
     }
 }
 
-/// A value that may be absent.
-pub(crate) fn shown<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| value.to_string())
+/// A value that may not have been found; an interrupt is not such a case.
+pub(crate) fn shown<T: ToString>(value: Result<T, Error>) -> Result<String, Error> {
+    match value {
+        Ok(value) => Ok(value.to_string()),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(_) => Ok("–".into()),
+    }
 }

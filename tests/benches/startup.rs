@@ -27,9 +27,9 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
     let measured = host.runner.rounds(candidates, rounds, |_| Ok(()))?;
     let (floor, bare) = (measured.named("floor")?, measured.named("host")?);
     let ours = measured.named("ns-spawn")?;
-    let row = |series: &Series| {
+    let row = |series: &Series| -> Result<Vec<String>, Error> {
         let summary = series.summary(0);
-        vec![
+        Ok(vec![
             series.candidate.name.clone(),
             digits(summary.median),
             format!("{}–{}", digits(summary.p25), digits(summary.p75)),
@@ -37,9 +37,9 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
             digits(series.over(bare, 0)),
             digits(series.over(floor, 0)),
             digits(1.0 / series.over(ours, 0)),
-            shown(host.runner.peak(host, &series.candidate).ok()),
-            shown(host.runner.system_calls(host, &series.candidate).ok()),
-        ]
+            shown(host.runner.peak(host, &series.candidate))?,
+            shown(host.runner.system_calls(host, &series.candidate))?,
+        ])
     };
     let head = [
         "",
@@ -52,7 +52,7 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
         "peak KiB",
         "system calls",
     ];
-    report.table(&head, &measured.series.iter().map(row).collect::<Vec<_>>());
+    report.table(&head, &measured.series.iter().map(row).collect::<Result<Vec<_>, _>>()?);
     report.missing(&measured.missing);
     report.samples("startup", "ms", &measured.series);
     report.plot(

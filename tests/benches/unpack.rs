@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use std::{fs, path::PathBuf};
 
 const TEXT: &str = "\
-Each unpacks the same tarball, Debian's smallest tree with sysbench, on an ext4 of its own that was made for this run: one that has \
+Each unpacks the same tarball, Debian's smallest tree with sysbench, on an ext4 of its own that was made for this run, in memory: one that has \
 just lost as many files as it gets is slower, whoever writes. The page cache is warm; nobody syncs. *write alone* is tar with a \
 tarball that is not compressed, *inflate alone* writes no file. Memory is the peak of the largest process.";
 
@@ -25,20 +25,20 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
     let mut report = Report::new("unpack", "Unpacking", rounds);
     report.say(TEXT);
     report.say(&sizes(host)?);
-    let row = |series: &Series| {
+    let row = |series: &Series| -> Result<Vec<String>, Error> {
         let summary = series.summary(0);
         let peak = volume.renew().and_then(|()| host.runner.peak(host, &series.candidate));
-        vec![
+        Ok(vec![
             series.candidate.name.clone(),
             digits(summary.median),
             format!("{}–{}", digits(summary.min), digits(summary.max)),
             digits(series.over(base, 0)),
             digits(1.0 / series.over(ours, 0)),
-            shown(peak.ok()),
-        ]
+            shown(peak)?,
+        ])
     };
     let head = ["", "median ms", "min–max", "÷ tar -xzf", "rootfs-fetch ÷ it", "peak KiB"];
-    report.table(&head, &measured.series.iter().map(row).collect::<Vec<_>>());
+    report.table(&head, &measured.series.iter().map(row).collect::<Result<Vec<_>, _>>()?);
     report.missing(&measured.missing);
     report.samples("unpack", "ms", &measured.series);
     report.plot("unpack", "Unpacking a root file system, ms", &measured.series, 0)?;
@@ -87,7 +87,7 @@ fn sizes(host: &Host) -> Result<String, Error> {
     ))
 }
 
-/// A file system in an image that is made anew each time.
+/// A file system in an image that is made anew each time. The image is in memory: the disk has no say.
 struct Volume<'a> {
     host: &'a Host,
     image: PathBuf,
@@ -96,11 +96,10 @@ struct Volume<'a> {
 
 impl<'a> Volume<'a> {
     fn new(host: &'a Host) -> Result<Self, Error> {
-        let (image, mount_point) = (host.scratch().join("image"), host.scratch().join("volume"));
+        let (image, mount_point) = (PathBuf::from("/run/image"), host.scratch().join("volume"));
         fs::create_dir(&mount_point)
             .attempt(|| format!("cannot make '{}'", mount_point.display()))?;
-        let volume = Self { host, image, mount_point };
-        Ok(volume)
+        Ok(Self { host, image, mount_point })
     }
 
     fn mount_point(&self) -> String {
