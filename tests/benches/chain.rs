@@ -14,7 +14,8 @@ it. Below it, what make calls one after the other; the rest is make and its shel
 
 pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
     let tree = host.scratch().join("tree").display().to_string();
-    let fetch = format!("{} --from {} {tree}", tool("rootfs-fetch")?, tarball()?.display());
+    let fetch =
+        format!("{} --no-install --from {} {tree}", tool("rootfs-fetch")?, tarball()?.display());
     host.runner.must_succeed(&words(&fetch))?;
     let mut list = Candidates::default();
     let directory = top().canonicalize().attempt(|| "cannot find the Makefile".into())?;

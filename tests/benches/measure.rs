@@ -219,11 +219,12 @@ impl Runner {
         read(&self.output)
     }
 
-    /// Why the last run failed: the first line it wrote on its standard error, or its status.
+    /// Why the last run failed: what it wrote on its standard error, in one line, or its status.
     pub(crate) fn complaint(&self, status: i32) -> Result<String, Error> {
         let errors = read(&self.errors)?;
-        let first = errors.lines().find(|line| !line.trim().is_empty());
-        Ok(first.map_or_else(|| format!("status {status}"), |line| line.trim().to_owned()))
+        let lines: Vec<&str> =
+            errors.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        Ok(if lines.is_empty() { format!("status {status}") } else { lines.join("; ") })
     }
 
     /// A number that no other run has.
