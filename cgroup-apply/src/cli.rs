@@ -2,6 +2,7 @@
 
 use crate::{
     error,
+    generate::Format,
     limits::{CpuMax, HugeTlbMax, IoMax, List, Name, PidsMax, Setting, Size},
     report::StatsTo,
     run::Timeout,
@@ -15,11 +16,16 @@ use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 /// on v1: each controller is used where it lives on this host (v1, v2 or, on
 /// a hybrid host, both).
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 80, after_help = AFTER_HELP)]
+#[command(version, max_term_width = 80, after_help = AFTER_HELP, override_usage = USAGE)]
+#[command(arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
+    /// Print the manual page, or the completions for a shell
+    #[arg(long, value_name = "FORMAT", value_enum, exclusive = true)]
+    pub(crate) generate: Option<Format>,
+
     /// What to do
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) verb: Option<Verb>,
 }
 
 /// What every verb has that changes something.
@@ -33,6 +39,10 @@ pub(crate) struct Steps {
     #[arg(long)]
     pub(crate) verbose: bool,
 }
+
+const USAGE: &str = "\
+cgroup-apply <COMMAND>
+       cgroup-apply --generate <FORMAT>";
 
 const AFTER_HELP: &str = "\
 Exit status of run: COMMAND's own, or 128+N if signal N killed it; 124 if its

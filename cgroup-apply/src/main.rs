@@ -4,6 +4,7 @@
 mod cgroup;
 mod cli;
 mod error;
+mod generate;
 mod hierarchy;
 mod interface;
 mod limits;
@@ -27,9 +28,14 @@ use crate::{
 use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
-    let Cli { verb } = match Cli::parse_or_usage() {
+    let Cli { generate, verb } = match Cli::parse_or_usage() {
         Ok(cli) => cli,
         Err(code) => return code,
+    };
+    // One of the two is there, or clap would have shown the help.
+    let Some(verb) = verb else {
+        let printed = generate.map_or(Ok(()), generate::print);
+        return printed.map_or_else(|err| err.report(false), |()| ExitCode::SUCCESS);
     };
     error::be_verbose(verb.steps().verbose);
     let runs_command = matches!(verb, Verb::Run(_));

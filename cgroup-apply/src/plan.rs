@@ -463,7 +463,7 @@ mod tests {
     /// What `create` with these words would do on this host, whose root directory is left out.
     fn planned(root: &TempDir, words: &[&str]) -> String {
         let words = ["cgroup-apply", "create"].iter().chain(words);
-        let Verb::Create(args) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+        let Some(Verb::Create(args)) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
         let tree = Tree::read(root.path(), true).unwrap();
         let said = match Plan::new(&tree, &args.name, &args.limits, false, &[]) {
             Ok(plan) => plan.script(None).join("\n"),
@@ -546,7 +546,7 @@ mod tests {
         let joins = |words: &[&str]| {
             let words =
                 ["cgroup-apply", "run", "--exec"].iter().chain(words).chain(&["--", "true"]);
-            let Verb::Run(args) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
+            let Some(Verb::Run(args)) = Cli::try_parse_from(words).unwrap().verb else { panic!() };
             let mut plan = Plan::new(&tree, &args.name, &args.limits, false, &["freezer"]).unwrap();
             plan.join_v1_alone(&tree);
             let script = plan.script(Some(&args.command)).pop().unwrap();
@@ -568,7 +568,9 @@ mod tests {
         let tree = Tree::read(root.path(), true).unwrap();
         let warnings = |name: &str| {
             let options = ["cgroup-apply", "create", name];
-            let Verb::Create(args) = Cli::try_parse_from(options).unwrap().verb else { panic!() };
+            let Some(Verb::Create(args)) = Cli::try_parse_from(options).unwrap().verb else {
+                panic!()
+            };
             let plan = Plan::new(&tree, &args.name, &args.limits, false, &[]).unwrap();
             plan.warnings.join("\n").replace(root.path().to_str().unwrap(), "")
         };

@@ -1,6 +1,6 @@
 //! The options. Their doc comments are the help.
 
-use crate::error;
+use crate::{error, generate::Format};
 use clap::{Args, Parser, Subcommand};
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -9,11 +9,16 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 /// The namespace appears as /run/netns/NAME, where ip(8) finds it too. Whatever
 /// is right already stays as it is, so a second run changes nothing.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 80, after_help = AFTER_HELP)]
+#[command(version, max_term_width = 80, after_help = AFTER_HELP, override_usage = USAGE)]
+#[command(arg_required_else_help = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
+    /// Print the manual page, or the completions for a shell
+    #[arg(long, value_name = "FORMAT", value_enum, exclusive = true)]
+    pub(crate) generate: Option<Format>,
+
     /// What to do
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub(crate) verb: Option<Verb>,
 }
 
 /// What to do.
@@ -65,64 +70,84 @@ pub(crate) struct Up {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Network {
     /// Name of the host end of the veth pair
-    #[arg(long, value_name = "LINK", default_value = "veth_host")]
+    #[arg(long, value_name = "LINK", default_value = "veth_host", help_heading = "Links")]
     pub(crate) host_link: String,
 
     /// Name of the container end of the veth pair
-    #[arg(long, value_name = "LINK", default_value = "veth_container")]
+    #[arg(long, value_name = "LINK", default_value = "veth_container", help_heading = "Links")]
     pub(crate) container_link: String,
 
     /// Address of the host end (repeat for more, IPv4 or IPv6)
-    #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.1/24")]
+    #[arg(
+        long,
+        value_name = "ADDRESS/PREFIX",
+        default_value = "192.168.10.1/24",
+        help_heading = "Addresses and routes"
+    )]
     pub(crate) host_addr: Vec<String>,
 
     /// Address of the container end (repeat for more, IPv4 or IPv6)
-    #[arg(long, value_name = "ADDRESS/PREFIX", default_value = "192.168.10.2/24")]
+    #[arg(
+        long,
+        value_name = "ADDRESS/PREFIX",
+        default_value = "192.168.10.2/24",
+        help_heading = "Addresses and routes"
+    )]
     pub(crate) container_addr: Vec<String>,
 
     /// Make the host end a port of this bridge, which has the host addresses then
     /// and is made when it is missing: several containers in one subnet
-    #[arg(long, value_name = "LINK")]
+    #[arg(long, value_name = "LINK", help_heading = "Links")]
     pub(crate) bridge: Option<String>,
 
     /// Where the default route leads (repeat for IPv4 and IPv6) [default: the
     /// first host address]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "no_default_route")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        conflicts_with = "no_default_route",
+        help_heading = "Addresses and routes"
+    )]
     pub(crate) gateway: Vec<IpAddr>,
 
     /// Add no default route
-    #[arg(long)]
+    #[arg(long, help_heading = "Addresses and routes")]
     pub(crate) no_default_route: bool,
 
     /// MTU of both ends [default: that of the host's default route, else 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535), help_heading = "Links")]
     pub(crate) mtu: Option<u32>,
 
     /// MAC address of the host end [default: made from NAME]
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", help_heading = "Links")]
     pub(crate) host_mac: Option<String>,
 
     /// MAC address of the container end [default: made from NAME]
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", help_heading = "Links")]
     pub(crate) container_mac: Option<String>,
 
     /// Let the container reach what the host reaches (IPv4, by an nft masquerade
     /// rule for its subnet)
-    #[arg(long)]
+    #[arg(long, help_heading = "Reach")]
     pub(crate) nat: bool,
 
     /// Lead a port of the host to one of the container (repeat for more; IPv4)
-    #[arg(long, value_name = "[IP:]HOST:CONTAINER[/udp]")]
+    #[arg(long, value_name = "[IP:]HOST:CONTAINER[/udp]", help_heading = "Reach")]
     pub(crate) publish: Vec<String>,
 
     /// Let the traffic through iptables' FORWARD chain where its policy is DROP, as
     /// Docker sets it: by rules in DOCKER-USER, else in FORWARD
-    #[arg(long)]
+    #[arg(long, help_heading = "Reach")]
     pub(crate) forward_accept: bool,
 
     /// Resolver for /etc/netns/NAME/resolv.conf: an address (repeat for more),
     /// 'host' for the host's own (loopback ones left out), or 'none'
-    #[arg(long, value_name = "host|none|ADDRESS", default_value = "host")]
+    #[arg(
+        long,
+        value_name = "host|none|ADDRESS",
+        default_value = "host",
+        help_heading = "Addresses and routes"
+    )]
     pub(crate) dns: Vec<String>,
 
     /// Take NAME and the network from the JSON in FILE ('-': standard input), as
@@ -222,6 +247,10 @@ Exit status: COMMAND's own; 125 if netns-setup failed, 126 if COMMAND cannot be
 run, 127 if it is not found.";
 
 const DEFAULT_NAME: &str = "container_network_ns";
+
+const USAGE: &str = "\
+netns-setup <COMMAND>
+       netns-setup --generate <FORMAT>";
 
 const AFTER_HELP: &str = "\
 Exit status: 0 done, or nothing to do; 1 failed and nothing is left of it, or

@@ -11,6 +11,7 @@ mod exec;
 mod firewall;
 mod forwarding;
 mod gc;
+mod generate;
 mod kernel;
 mod mark;
 mod nat;
@@ -38,7 +39,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Error> {
-    match &cli.verb {
+    // One of the two is there, or clap would have shown the help.
+    let Some(verb) = &cli.verb else {
+        return cli.generate.map_or(Ok(()), generate::print).map(|()| ExitCode::SUCCESS);
+    };
+    match verb {
         Verb::Up(up) => act::up(up),
         Verb::Down(down) => act::down(down),
         Verb::Status(which) => status::print(which),

@@ -696,7 +696,7 @@ mod tests {
 
     fn wanted(options: &[&str]) -> Wanted {
         let args = ["netns-setup", "check", "--dns", "none"].iter().chain(options);
-        let Verb::Check(network) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
+        let Some(Verb::Check(network)) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
         Wanted::new(&network).unwrap()
     }
 

@@ -202,7 +202,7 @@ mod tests {
 
     fn wanted(options: &[&str]) -> Result<Wanted, String> {
         let args = ["netns-setup", "check"].iter().chain(options);
-        let Verb::Check(network) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
+        let Some(Verb::Check(network)) = Cli::try_parse_from(args).unwrap().verb else { panic!() };
         Wanted::new(&network).map_err(|err| err.to_string())
     }
 

@@ -1,6 +1,6 @@
 //! The options. Their doc comments are the help.
 
-use crate::error;
+use crate::{error, generate::Format};
 use clap::{Parser, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -27,6 +27,10 @@ pub(crate) struct Cli {
     /// Say whether this host can run containers; if not, why, and what helps
     #[arg(long)]
     pub(crate) check: bool,
+
+    /// Print the manual page, or the completions for a shell
+    #[arg(long, value_name = "FORMAT", value_enum, exclusive = true)]
+    pub(crate) generate: Option<Format>,
 
     /// Print the steps as shell commands and change nothing
     #[arg(long)]
@@ -268,7 +272,8 @@ pub(crate) enum Console {
 const USAGE: &str = "\
 ns-spawn [OPTIONS] --root <DIR> [--] [COMMAND]...
        ns-spawn [OPTIONS] --join <PID> [--] [COMMAND]...
-       ns-spawn --check";
+       ns-spawn --check
+       ns-spawn --generate <FORMAT>";
 
 const AFTER_HELP: &str = "\
 Exit status: COMMAND's own, or 128+N if signal N killed it;

@@ -8,6 +8,7 @@ mod cli;
 mod command;
 mod error;
 mod etc;
+mod generate;
 mod identity;
 mod init;
 mod join;
@@ -43,6 +44,9 @@ fn main() -> u8 {
 }
 
 fn run(cli: &Cli) -> Result<u8, Error> {
+    if let Some(format) = cli.generate {
+        return generate::print(format).map(|()| 0);
+    }
     if cli.check {
         return check::print();
     }

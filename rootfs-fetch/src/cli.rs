@@ -1,6 +1,6 @@
 //! The options: their doc comments are the help.
 
-use crate::{error, verify::Sum};
+use crate::{error, generate::Format, verify::Sum};
 use clap::Parser;
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -15,91 +15,103 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr};
 pub(crate) struct Cli {
     /// Ubuntu release to fetch: a series such as 20.04 or jammy, then its newest point release in the
     /// signed list of the server, or a point release such as 20.04.5
-    #[arg(long, value_name = "RELEASE", default_value = "20.04")]
+    #[arg(long, value_name = "RELEASE", default_value = "20.04", help_heading = "Source")]
     pub(crate) release: String,
 
     /// Architecture, in Debian's words: amd64, arm64, armhf … [default: the machine's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help_heading = "Source")]
     pub(crate) arch: Option<String>,
 
     /// Server of the Ubuntu base, the directory above 'releases'; with --bootstrap, the apt mirror.
     /// Repeat it to name several, tried in turn [default: cdimage.ubuntu.com, then known mirrors; with
     /// --bootstrap, the mirror that the host's own apt uses]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Source")]
     pub(crate) mirror: Vec<String>,
 
     /// Take this tarball (.tar, .tar.gz, .tar.xz or .tar.zst, told by content) instead; '-' is standard
     /// input, oci:DIR[:TAG] an image in an OCI layout
-    #[arg(long, value_name = "FILE|URL|-|oci:DIR", conflicts_with_all = ["release", "mirror"])]
+    #[arg(long, value_name = "FILE|URL|-|oci:DIR", conflicts_with_all = ["release", "mirror"], help_heading = "Source")]
     pub(crate) from: Option<PathBuf>,
 
     /// SHA-256 sum that the tarball must have; a URL needs one, a file and standard input may have one
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help_heading = "Source")]
     pub(crate) sha256: Option<Sum>,
 
     /// Keys, as gpg --export writes them, one of which must have signed the server's list of files
     /// [default: Ubuntu's CD image key of 2012, built in]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "bootstrap", "sha256", "insecure"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "bootstrap", "sha256", "insecure"], help_heading = "Source")]
     pub(crate) keyring: Option<PathBuf>,
 
     /// Build the tree of SUITE (bookworm, focal …) from an apt mirror, by mmdebstrap or debootstrap
-    #[arg(long, value_name = "SUITE", conflicts_with_all = ["release", "from", "sha256", "insecure"])]
+    #[arg(long, value_name = "SUITE", conflicts_with_all = ["release", "from", "sha256", "insecure"], help_heading = "Source")]
     pub(crate) bootstrap: Option<String>,
 
     /// When no server of the tarball can be reached within 15 s, build the tree from the host's own apt
     /// mirror: focal where that mirror has it, else the host's own suite
-    #[arg(long, conflicts_with_all = ["from", "bootstrap"])]
+    #[arg(long, conflicts_with_all = ["from", "bootstrap"], help_heading = "Source")]
     pub(crate) or_bootstrap: bool,
 
     /// Directory that keeps downloads [default: /var/cache/rootfs-fetch for root, else
     /// rootfs-fetch in the user's cache directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Download")]
     pub(crate) cache_dir: Option<PathBuf>,
 
     /// Download nothing: take what is in that directory
-    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap"])]
+    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap"], help_heading = "Download")]
     pub(crate) offline: bool,
 
     /// Download and verify only, and print the path of the file
-    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap", "install", "force", "dest"])]
+    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap", "install", "force", "dest"], help_heading = "Download")]
     pub(crate) download_only: bool,
 
     /// Give up on a server that sends nothing for so long, or fewer than 1024 bytes a second
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Download")]
     pub(crate) timeout: u16,
 
     /// Ask servers that do not answer, or break off, again so often, with growing pauses
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Download")]
     pub(crate) retries: u32,
 
     /// Take no more than this, downloaded or unpacked: bytes, or with K, M, G or T
-    #[arg(long, value_name = "SIZE", default_value = "8G")]
+    #[arg(long, value_name = "SIZE", default_value = "8G", help_heading = "Download")]
     pub(crate) max_size: Size,
 
     /// Package to install; repeat it or give a list with commas
-    #[arg(long, value_name = "PKG", value_delimiter = ',', default_value = "sysbench")]
+    #[arg(
+        long,
+        value_name = "PKG",
+        value_delimiter = ',',
+        default_value = "sysbench",
+        help_heading = "Packages"
+    )]
     pub(crate) install: Vec<String>,
 
     /// Install no package
-    #[arg(long, conflicts_with = "install")]
+    #[arg(long, conflicts_with = "install", help_heading = "Packages")]
     pub(crate) no_install: bool,
 
     /// Install from this apt mirror, and not from those that the tree names; it keeps its own list
-    #[arg(long, value_name = "URL", conflicts_with = "bootstrap")]
+    #[arg(long, value_name = "URL", conflicts_with = "bootstrap", help_heading = "Packages")]
     pub(crate) apt_mirror: Option<String>,
 
     /// Install what there was at TIME, such as 20240301T030400Z, from snapshot.ubuntu.com or
     /// snapshot.debian.org, or from '/TIME' of --apt-mirror
-    #[arg(long, value_name = "TIME", conflicts_with = "bootstrap")]
+    #[arg(long, value_name = "TIME", conflicts_with = "bootstrap", help_heading = "Packages")]
     pub(crate) snapshot: Option<String>,
 
     /// Components of that mirror to install from [default: main, and universe for Ubuntu]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "bootstrap")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "bootstrap",
+        help_heading = "Packages"
+    )]
     pub(crate) components: Vec<String>,
 
     /// Shell command to run on the host when a tree is made, before it gets its name, with its path as
     /// $1; in mount and PID namespaces that end with it. Repeat it for more
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", help_heading = "Packages")]
     pub(crate) hook: Vec<String>,
 
     /// Make the tree anew where DEST is complete already, and exchange the two at the end
@@ -107,7 +119,7 @@ pub(crate) struct Cli {
     pub(crate) force: bool,
 
     /// Take a tarball that nothing verifies
-    #[arg(long, conflicts_with = "sha256")]
+    #[arg(long, conflicts_with = "sha256", help_heading = "Source")]
     pub(crate) insecure: bool,
 
     /// Print the result as a JSON object; 'manifest' in it is the sum of all that is in the tree
@@ -121,6 +133,14 @@ pub(crate) struct Cli {
     /// Print each step as a shell command, on standard error, when it is taken
     #[arg(long)]
     pub(crate) verbose: bool,
+
+    /// Say whether this host can make root file systems; if not, why, and what helps
+    #[arg(long, exclusive = true)]
+    pub(crate) check: bool,
+
+    /// Print the manual page, or the completions for a shell
+    #[arg(long, value_name = "FORMAT", value_enum, exclusive = true)]
+    pub(crate) generate: Option<Format>,
 
     /// Directory to make
     #[arg(value_name = "DEST", required_unless_present = "download_only")]

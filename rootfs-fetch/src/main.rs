@@ -5,11 +5,13 @@ mod acl;
 mod act;
 mod archive;
 mod bootstrap;
+mod check;
 mod cli;
 mod decode;
 mod dest;
 mod download;
 mod error;
+mod generate;
 mod http;
 mod install;
 mod layout;
@@ -32,14 +34,20 @@ fn main() -> ExitCode {
     }
     Cli::parse_or_usage()
         .and_then(|cli| run(&cli).map_err(Error::report))
-        .map_or_else(|code| code, |()| ExitCode::SUCCESS)
+        .unwrap_or_else(|code| code)
 }
 
-fn run(cli: &Cli) -> Result<(), Error> {
+fn run(cli: &Cli) -> Result<ExitCode, Error> {
+    if let Some(format) = cli.generate {
+        return generate::print(format).map(|()| ExitCode::SUCCESS);
+    }
+    if cli.check {
+        return check::print();
+    }
     let plan = Plan::new(cli)?; // everything that can be refused is refused here
     if plan.dry_run {
-        return plan.print();
+        return plan.print().map(|()| ExitCode::SUCCESS);
     }
     let made = plan.act()?;
-    plan.report(&made)
+    plan.report(&made).map(|()| ExitCode::SUCCESS)
 }

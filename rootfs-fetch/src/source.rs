@@ -26,7 +26,7 @@ const SUMS: [(&str, &str); 3] = [
 ];
 
 /// Servers with the tree that cdimage.ubuntu.com has below 'ubuntu-base'. What they send is verified.
-const MIRRORS: [&str; 7] = [
+pub(crate) const MIRRORS: [&str; 7] = [
     "https://cdimage.ubuntu.com/ubuntu-base",
     "https://ftp.kaist.ac.kr/ubuntu-cdimage/ubuntu-base",
     "https://mirror.us.leaseweb.net/ubuntu-cdimage/ubuntu-base",
