@@ -12,6 +12,7 @@ mod cgroup_apply;
 mod cgroup_faults;
 mod container;
 mod contract;
+mod documents;
 mod fixture;
 mod http_server;
 mod netns_faults;
