@@ -15,6 +15,7 @@ mod contract;
 mod documents;
 mod fixture;
 mod http_server;
+mod lab;
 mod netns_faults;
 mod netns_setup;
 mod ns_spawn;
