@@ -31,4 +31,5 @@ mod rootfs_fetch;
 mod rootfs_layout;
 mod rootfs_server;
 mod rootfs_signatures;
+mod schemas;
 mod seccomp;
