@@ -16,6 +16,7 @@ mod documents;
 mod fixture;
 mod http_server;
 mod lab;
+mod manual;
 mod netns_faults;
 mod netns_setup;
 mod ns_spawn;
