@@ -12,7 +12,15 @@ SPAWN_FLAGS ?=
 CMD ?= hostname
 FUZZ_SECONDS ?= 120
 
+# Where 'install' puts things; DESTDIR is put before it.
+PREFIX ?= /usr/local
+DESTDIR ?=
+
 BIN := target/release
+TOOLS := rootfs-fetch netns-setup cgroup-apply ns-spawn
+# Manual pages and completions, as the tools themselves print them.
+GENERATED := $(BIN)/generated
+PACKAGE := container-taken-apart
 # Everything is built as you; the tools need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
@@ -28,10 +36,11 @@ RUN_AS_ROOT := --config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR
 export CMD
 .DEFAULT_GOAL := help
 .PHONY: help container run rootfs network undo build test test-vm bench lint clean
+.PHONY: check check-host expected deny generated install uninstall deb test-deb
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$$text"; done
+		printf '  make %-11s %s\n' "$$target" "$$text"; done
 	@printf '\nVariables: ROOTFS=%s ROOTFS_FLAGS=%s\n  NETNS=%s NETNS_FLAGS=%s\n' \
 		'$(ROOTFS)' '$(ROOTFS_FLAGS)' '$(NETNS)' '$(NETNS_FLAGS)'
 	@printf '  CGROUP=%s PIDS_MAX=%s MEMORY_MAX=%s SPAWN_FLAGS=%s CMD="%s"\n' \
@@ -85,6 +94,58 @@ fuzz: ## Feed what reads lists, PAX records and paths with random input
 		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rootfs-fetch/fuzz --target-dir target/fuzz --sanitizer none $$target \
 			target/fuzz/corpus/$$target rootfs-fetch/fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+check: lint test ## Lint and test: do it before you commit
+
+expected: build ## Write tests/expected/*-help.txt anew
+	UPDATE_EXPECTED=1 BIN_DIR='$(CURDIR)/$(BIN)' cargo test --package tests --locked help_is_as_expected
+
+check-host: build ## Say what this machine can do, and what helps where it cannot
+	@able=0; \
+	echo 'ns-spawn:'; $(SUDO) $(BIN)/ns-spawn --check || able=1; \
+	echo 'rootfs-fetch:'; $(SUDO) $(BIN)/rootfs-fetch --check || able=1; \
+	echo 'netns-setup:'; if $(SUDO) $(BIN)/netns-setup up --nat --forward-accept --dry-run $(NETNS) >/dev/null; then \
+		echo 'yes  links, and a masquerade that nft makes'; else able=1; fi; \
+	echo 'cgroup-apply:'; $(SUDO) $(BIN)/cgroup-apply info || able=1; \
+	exit $$able
+
+deny: ## Check the dependencies' licences and sources, with cargo-deny
+	cargo deny --config .deny.toml check licenses bans sources
+
+generated: build
+	@mkdir -p $(GENERATED)
+	@for tool in $(TOOLS); do for format in man bash zsh fish; do \
+		$(BIN)/$$tool --generate $$format >$(GENERATED)/$$tool.$$format || exit 1; done; done
+
+install: generated ## Install the tools, their manual pages and completions under PREFIX
+	@for tool in $(TOOLS); do \
+		install -D --mode=755 $(BIN)/$$tool '$(DESTDIR)$(PREFIX)/bin/'$$tool && \
+		install -D --mode=644 $(GENERATED)/$$tool.man '$(DESTDIR)$(PREFIX)/share/man/man1/'$$tool.1 && \
+		install -D --mode=644 $(GENERATED)/$$tool.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/'$$tool && \
+		install -D --mode=644 $(GENERATED)/$$tool.zsh '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_'$$tool && \
+		install -D --mode=644 $(GENERATED)/$$tool.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/'$$tool.fish \
+		|| exit 1; done
+
+uninstall: ## Remove what 'install' put there
+	@cd '$(DESTDIR)$(PREFIX)' && for tool in $(TOOLS); do \
+		rm --force bin/$$tool share/man/man1/$$tool.1 share/bash-completion/completions/$$tool \
+			share/zsh/site-functions/_$$tool share/fish/vendor_completions.d/$$tool.fish; done
+
+deb: generated ## Make a Debian package in target/debian, with cargo-deb
+	@command -v cargo-deb >/dev/null || { \
+		echo "make: cargo-deb is missing: 'cargo install --locked cargo-deb@3.8.0' installs it" >&2; exit 1; }
+	@maintainer=$$(sed -n 's/^maintainer = "\(.*\)"/\1/p' ns-spawn/Cargo.toml); \
+	ns-spawn/deb/changelog $(PACKAGE) "$$maintainer" <CHANGELOG.md >$(GENERATED)/changelog
+	@mkdir -p $(GENERATED)/deb/bash $(GENERATED)/deb/zsh
+	@for tool in $(TOOLS); do \
+		gzip --best --no-name --stdout $(GENERATED)/$$tool.man >$(GENERATED)/$$tool.1.gz && \
+		cp $(GENERATED)/$$tool.bash $(GENERATED)/deb/bash/$$tool && \
+		cp $(GENERATED)/$$tool.zsh $(GENERATED)/deb/zsh/_$$tool || exit 1; done
+	@rm --force target/debian/$(PACKAGE)_*.deb
+	cargo deb --no-build --package ns-spawn
+
+test-deb: deb ## Check it with lintian; install, run and remove it in a scratch root
+	@tests/deb/run target/debian/$(PACKAGE)_*.deb
 
 lint: ## Check format and lints
 	cargo fmt --all --check

@@ -15,6 +15,7 @@ mod contract;
 mod documents;
 mod fixture;
 mod http_server;
+mod install;
 mod lab;
 mod manual;
 mod netns_faults;
