@@ -45,7 +45,7 @@ cgroup-apply <COMMAND>
        cgroup-apply --generate <FORMAT>";
 
 const AFTER_HELP: &str = "\
-Exit status of run: COMMAND's own, or 128+N if signal N killed it; 124 if its
+Exit status: of 'run' COMMAND's own, or 128+N if signal N killed it; 124 if its
 time was up (--timeout); 125 if cgroup-apply failed before COMMAND ran, 126 if
 COMMAND cannot be executed, 127 if it is not found.
 Of the others: 0 done, or nothing to do; 1 failed, nothing left; 2 wrong usage;
