@@ -52,13 +52,14 @@ container: rootfs network ## Start bash in the container
 run: rootfs network ## Run CMD="..." in the container
 	@$(CHAIN) /bin/sh -c "$$CMD"
 
-# Its second attempt is for a machine that reaches only an apt mirror and has no mmdebstrap yet.
+# Its second attempt is for a machine that reaches only an apt mirror and has no mmdebstrap yet, nor package lists.
 rootfs: build ## Make the root file system
 	@fetch='$(FETCH)'; \
 	if command -v mmdebstrap debootstrap apt-get | grep --quiet bootstrap || ! command -v apt-get >/dev/null; then \
 		$$fetch >/dev/null; \
 	elif ! $$fetch >/dev/null; then \
 		echo "make: installing mmdebstrap with apt-get, to build the tree from the host's apt mirror" >&2; \
+		$(SUDO) apt-get update --quiet >&2; \
 		$(SUDO) apt-get install --yes --no-install-recommends mmdebstrap >&2; \
 		$$fetch >/dev/null; \
 	fi
