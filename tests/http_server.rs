@@ -44,6 +44,29 @@ impl Server {
         Self { address, requests }
     }
 
+    /// Send those who ask for a path below `prefix` to the same below `to`, an address.
+    pub(crate) fn redirecting(prefix: &'static str, to: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let request = lines.next().unwrap_or_default();
+                while lines.next().is_some_and(|header| !header.is_empty()) {}
+                let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+                let rest = path.strip_prefix(prefix).unwrap_or_default();
+                let answer = format!(
+                    "HTTP/1.1 302 Found\r\nLocation: {to}{rest}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                seen.lock().unwrap().push(path);
+                drop(stream.write_all(answer.as_bytes())); // the client may have gone
+            }
+        });
+        Self { address, requests }
+    }
+
     /// The address of `path`, which begins with a slash.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

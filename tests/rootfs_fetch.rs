@@ -217,7 +217,7 @@ fn the_dry_run_names_the_file_its_sum_and_the_install() {
         "http://m/ubuntu-base",
         "rootfs",
     ]);
-    let apt_options = "--yes --quiet --no-install-recommends -o=Acquire::Retries=3 \
+    let apt_options = "--yes --no-install-recommends -o=Acquire::Retries=3 \
         -o=APT::Update::Error-Mode=any -o=DPkg::Lock::Timeout=60 -o=Dpkg::Use-Pty=0 \
         -o=Dpkg::Options::=--force-confold -o=Dpkg::Options::=--force-unsafe-io";
     let dir = "http://m/ubuntu-base/releases/20.04/release";
@@ -234,7 +234,7 @@ mkdir --parents cache
 wget --output-document=cache/{BUILT_IN}.part http://m{REAL_PATH}
 echo '{BUILT_IN}  cache/{BUILT_IN}.part' | sha256sum --check
 mv cache/{BUILT_IN}.part cache/{BUILT_IN}
-mkdir .rootfs.partial
+mkdir --parents .rootfs.partial
 tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' \
 --directory=.rootfs.partial --file=cache/{BUILT_IN}
 {inside} apt-get update {apt_options}
@@ -377,6 +377,25 @@ fn a_cut_download_and_a_damaged_cache_are_made_good() {
     );
     assert_eq!(again.stderr, stderr);
     assert_eq!(sha256(&fs::read(cached).unwrap()), sum);
+}
+
+#[test]
+fn a_download_goes_through_the_proxy_of_the_environment_unless_no_proxy_has_the_server() {
+    let (place, tarball) = (Place::new(), small_tarball());
+    let sum = sha256(&tarball);
+    let far = "http://base.example/x";
+    let server =
+        Server::new([(far, Reply::Content(tarball.clone())), ("/x", Reply::Content(tarball))]);
+    let near = server.url("/x");
+    let download = |url: &str, cache: &str, name: &str, value: &str| {
+        let mut command = tool("rootfs-fetch");
+        command.current_dir(&place.dir).env(name, value).env("http_proxy", server.url(""));
+        command.args(["--from", url, "--sha256", &sum, "--download-only", "--cache-dir", cache]);
+        outcome(&mut command).success();
+    };
+    download(far, "one", "LC_ALL", "C");
+    download(&near, "two", "no_proxy", "127.0.0.1");
+    assert_eq!(server.requests(), [far, "/x"]);
 }
 
 #[test]
@@ -891,6 +910,24 @@ rootfs-fetch: 'apt-get install sysbench' ended with status 100; its output is ab
 }
 
 #[test]
+fn apt_shows_its_progress_on_a_terminal() {
+    need!(root() && installed("busybox"));
+    let place = Place::new();
+    tree_with_slow_apt(&place);
+    place.fetch(&["--from", "slow.tar", "--no-install", "rootfs"]).success();
+    let apt = "#!/bin/sh\n[ \"$1\" != install ] || { [ -t 1 ] && echo \"$@\" >/found; }\n";
+    fs::write(place.path("rootfs/usr/bin/apt-get"), apt).unwrap();
+    let install = format!(
+        "cd '{}' && script --quiet --return --command \"'{}' --install x rootfs\" /dev/null",
+        place.dir.display(),
+        crate::support::tool_path("rootfs-fetch").display()
+    );
+    sh(&install).success();
+    let words = fs::read_to_string(place.path("rootfs/found")).unwrap();
+    assert!(words.starts_with("install --yes ") && !words.contains("quiet"), "{words}");
+}
+
+#[test]
 fn apt_finds_mounts_name_servers_and_no_word_of_the_host() {
     need!(root() && installed("busybox"));
     let place = Place::new();
@@ -1009,12 +1046,18 @@ rootfs-fetch: 'sh' ended with status 4; its output is above
 }
 
 #[test]
-fn with_a_source_date_epoch_two_runs_give_the_same_tree() {
+fn from_a_snapshot_with_a_source_date_epoch_two_runs_give_the_same_tree() {
     need!(root() && installed("mmdebstrap"));
     let place = Place::new();
+    // A snapshot of today: the host's own mirror.
+    let mirror = "apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1";
+    let mirror = sh(mirror).success().stdout.trim_end().trim_end_matches('/').to_owned();
+    let server = Server::redirecting("/debian/20240301T030400Z", mirror);
+    let mirror = server.url("/debian");
     let make = |name: &str| {
         let mut command = tool("rootfs-fetch");
         command.current_dir(&place.dir).env("SOURCE_DATE_EPOCH", "1700000000");
+        command.args(["--apt-mirror", &mirror, "--snapshot", "20240301T030400Z"]);
         command.args(["--json", "--install", "less", "--from"]).arg(debian_tarball()).arg(name);
         let result = outcome(&mut command).success().stdout;
         serde_json::from_str::<serde_json::Value>(&result).unwrap()["manifest"].clone()
@@ -1023,6 +1066,8 @@ fn with_a_source_date_epoch_two_runs_give_the_same_tree() {
     let difference =
         sh(&format!("cd '{}' && diff -r --no-dereference one two", place.dir.display()));
     assert_eq!(one, two, "{difference:?}");
+    let asked = server.requests();
+    assert!(asked.iter().any(|path| path.contains("/pool/")), "{asked:?}");
     let late = sh(&format!("find '{}/one' -newermt @1700000000", place.dir.display()));
     assert_eq!(late.success().stdout, "");
 }

@@ -2,25 +2,29 @@
 
 use crate::{
     bootstrap::{Bootstrap, require_own_arch},
+    cli::Output,
+    dest::{Dest, packed_in},
     download::Fetched,
     error::{Attempt as _, Error, say, trace},
+    image::write_layout,
     install::{Job, run},
-    layout::Layer,
+    layout::{Layer, Verified},
     manifest,
+    pack::{Purpose, pack},
     plan::{Goal, Plan, Source, Work},
     source::Local,
     steps::Step,
     tree::Tree,
     unpack::{Skipped, Whiteouts, unpack},
-    verify::Hashing,
+    verify::{Hashing, Sum},
 };
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, Seek as _, Write as _},
-    os::unix::ffi::OsStrExt as _,
+    io::{self, BufWriter, Seek as _, Write as _},
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// How long servers of the tarball are asked before the tree is built here instead.
@@ -31,52 +35,124 @@ enum Ready {
     /// A tarball, where it is, and what it is called.
     Tarball(Fetched),
     /// Standard input, not verified yet.
-    Stdin(Option<crate::verify::Sum>),
-    /// The layers of an image, the lowest first.
-    Layers(Vec<Fetched>),
+    Stdin(Option<Sum>),
+    /// The layers of an image, the lowest first, and where they are.
+    Layers(Layers, Vec<Verified>),
     /// What to build.
     Bootstrap(Bootstrap),
+}
+
+/// Where layers are.
+enum Layers {
+    Files(Vec<PathBuf>),
+    Archive(PathBuf),
+}
+
+/// What there is in the end.
+pub(crate) struct Made {
+    /// Where it is; not on standard output.
+    path: Option<PathBuf>,
+    /// The sum of all that is in the tree, if that is asked for.
+    manifest: Option<Sum>,
 }
 
 impl Plan {
     /// Print the steps as shell commands.
     pub(crate) fn print(&self) -> Result<(), Error> {
-        let text: String = self.steps().iter().map(Step::to_string).collect();
+        let mut text: String = self.steps().iter().map(Step::to_string).collect();
+        if self.ranges().is_some() {
+            let inside = "unshare --map-auto --map-root-user sh /dev/fd/3 3<<'INSIDE'";
+            text = format!("{inside}\n{text}INSIDE\n");
+        }
         io::stdout().write_all(text.as_bytes()).attempt(|| "cannot write to standard output".into())
     }
 
-    /// Take the steps, and give the path of what there is in the end.
-    pub(crate) fn act(&self) -> Result<PathBuf, Error> {
+    /// Take the steps, and tell what there is in the end.
+    pub(crate) fn act(&self) -> Result<Made, Error> {
         let (dest, work) = match &self.goal {
-            Goal::File(source) => return self.download(source),
+            Goal::File(source) => {
+                return Ok(Made { path: Some(self.download(source)?), manifest: None });
+            }
+            Goal::Stream(source, dir) => {
+                let manifest = self.make(&Dest::stream(dir)?, source)?;
+                return Ok(Made { path: None, manifest });
+            }
             Goal::Tree(dest, work) => (dest, work),
         };
-        match work {
+        let manifest = match work {
             Work::Nothing => {
                 if self.verbose {
                     say(&format!("'{}' is complete: nothing to do", dest.shown.display()));
                 }
+                self.manifest_of(&dest.absolute)?
             }
-            Work::Install(packages) => self.install(&dest.absolute, &dest.shown, packages)?,
-            Work::Make(source) => {
-                let ready = self.obtain(source)?;
-                dest.make(|dir, tree| self.fill(ready, dir, &dest.partial(), tree))?;
+            Work::Install(packages) => {
+                self.install(&dest.absolute, &dest.shown, packages)?;
+                self.manifest_of(&dest.absolute)?
             }
+            Work::Make(source) => self.make(dest, source)?,
+        };
+        Ok(Made { path: Some(dest.absolute.clone()), manifest })
+    }
+
+    fn make(&self, dest: &Dest, source: &Source) -> Result<Option<Sum>, Error> {
+        let ready = self.obtain(source)?;
+        let (partial, mut manifest) = (dest.partial(), None);
+        let shown = dest.tree_in(&partial);
+        dest.make(
+            |dir, tree| self.fill(ready, dir, &shown, tree),
+            |dir, tree| {
+                manifest = self.manifest(tree, &shown)?;
+                self.pack(dest, tree, dir)?;
+                dest.publish_steps().iter().for_each(|step| self.trace(step));
+                Ok(())
+            },
+        )?;
+        Ok(manifest)
+    }
+
+    /// Make what DEST is to be of the tree in the directory `partial`.
+    fn pack(&self, dest: &Dest, tree: &Tree, partial: &Path) -> Result<(), Error> {
+        if matches!(self.goal, Goal::Stream(..)) {
+            self.trace(&Step::PackTar { dir: dest.tree_in(&dest.partial()), file: "-".into() });
+            return write_stream(tree);
         }
-        Ok(dest.absolute.clone())
+        if let Some(step) = self.pack_step(dest, &dest.partial()) {
+            self.trace(&step);
+            say(&format!("packing '{}'", dest.shown.display()));
+        }
+        let file = packed_in(partial);
+        let cannot = || format!("cannot pack '{}'", dest.shown.display());
+        let sockets = match self.output {
+            Output::Dir => return Ok(()),
+            Output::Tar => File::create(&file).and_then(|file| {
+                let mut out = BufWriter::with_capacity(1 << 17, file);
+                let sockets = pack(tree, Purpose::Archive, &mut out)?;
+                out.flush().map(|()| sockets)
+            }),
+            Output::Oci => write_layout(tree, &self.arch, self.time(), &file),
+        };
+        tell_sockets(sockets.attempt(cannot)?);
+        Ok(())
+    }
+
+    /// When what is made was made, in seconds since 1970.
+    fn time(&self) -> u64 {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or_else(now)
     }
 
     /// Print where it is.
-    pub(crate) fn report(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn report(&self, made: &Made) -> Result<(), Error> {
+        let Some(path) = &made.path else { return Ok(()) };
         let cannot = || "cannot write to standard output".to_owned();
         let mut stdout = io::stdout();
         if self.json {
-            let manifest = self.manifest(path)?;
             let result = serde_json::json!({
                 "path": path.to_string_lossy(),
                 "changed": !matches!(self.goal, Goal::Tree(_, Work::Nothing)),
                 "packages": self.packages,
-                "manifest": manifest,
+                "manifest": made.manifest.map(|sum| sum.to_string()),
             });
             return writeln!(stdout, "{result}").attempt(cannot);
         }
@@ -84,21 +160,25 @@ impl Plan {
         stdout.write_all(b"\n").attempt(cannot)
     }
 
-    /// The sum of all that is in the tree that was made.
-    fn manifest(&self, path: &Path) -> Result<Option<String>, Error> {
-        if matches!(self.goal, Goal::File(_)) {
+    /// The sum of all that is in the tree at `path`, where that is asked for, and a tree is there.
+    fn manifest_of(&self, path: &Path) -> Result<Option<Sum>, Error> {
+        if self.output != Output::Dir || !self.json {
             return Ok(None);
         }
         let cannot = || format!("cannot read '{}'", path.display());
-        let tree = Tree::new(File::open(path).attempt(cannot)?.into());
-        Ok(Some(manifest::sum(&tree).attempt(cannot)?.to_string()))
+        self.manifest(&Tree::new(File::open(path).attempt(cannot)?.into()), path)
+    }
+
+    fn manifest(&self, tree: &Tree, shown: &Path) -> Result<Option<Sum>, Error> {
+        let sum = || manifest::sum(tree).attempt(|| format!("cannot read '{}'", shown.display()));
+        self.json.then(sum).transpose()
     }
 
     /// Have a file in the cache, and give its path.
     fn download(&self, source: &Source) -> Result<PathBuf, Error> {
         let path = match self.obtain(source)? {
             Ready::Tarball(fetched) => fetched.path,
-            Ready::Stdin(_) | Ready::Layers(_) | Ready::Bootstrap(_) => {
+            Ready::Stdin(_) | Ready::Layers(..) | Ready::Bootstrap(_) => {
                 return Err(Error::usage("--download-only is for a file of a server"));
             }
         };
@@ -123,12 +203,17 @@ impl Plan {
                 Ok(Ready::Tarball(Fetched { file, path: path.clone(), name: shown }))
             }
             Source::Image(image) => {
-                let open = |layer: &Layer| {
+                let verify = |layer: &Layer| {
                     self.trace(&Step::Verify { file: layer.path.clone(), sum: layer.sum });
-                    let (path, name) = (layer.path.clone(), layer.path.display().to_string());
-                    Ok(Fetched { file: layer.open()?, path, name })
+                    layer.verify()
                 };
-                Ok(Ready::Layers(image.layers.iter().map(open).collect::<Result<_, _>>()?))
+                let files = image.layers.iter().map(|layer| layer.path.clone()).collect();
+                let layers = image.layers.iter().map(verify).collect::<Result<_, _>>()?;
+                Ok(Ready::Layers(Layers::Files(files), layers))
+            }
+            Source::DockerArchive(archive) => {
+                let layers = archive.verify(self.max_size)?;
+                Ok(Ready::Layers(Layers::Archive(archive.path.clone()), layers))
             }
             Source::Remote { wanted, cache, or_bootstrap } => {
                 for step in Step::obtain(wanted, &cache.dir) {
@@ -150,12 +235,15 @@ impl Plan {
     fn fill(&self, ready: Ready, dir: &Path, shown: &Path, tree: &Tree) -> Result<(), Error> {
         let mut budget = self.max_size;
         match ready {
-            Ready::Layers(layers) => {
-                let files = layers.iter().map(|layer| layer.path.clone()).collect();
-                self.trace(&Step::UnpackLayers { files, dir: shown.to_owned() });
-                for Fetched { file, name, .. } in layers {
+            Ready::Layers(place, layers) => {
+                let dir = shown.to_owned();
+                self.trace(&match place {
+                    Layers::Files(files) => Step::UnpackLayers { files, dir },
+                    Layers::Archive(archive) => Step::UnpackImage { archive, dir },
+                });
+                for Verified { name, content } in layers {
                     say(&format!("unpacking '{name}'"));
-                    tell(&unpack(file, &name, tree, &mut budget, Whiteouts::Applied)?);
+                    tell(&unpack(content, &name, tree, &mut budget, Whiteouts::Applied)?);
                 }
             }
             Ready::Tarball(Fetched { file, path, name }) => {
@@ -225,16 +313,40 @@ fn build_instead(name: &str, arch: &str, why: &Error) -> Result<Bootstrap, Error
 }
 
 fn tell(skipped: &Skipped) {
-    let Skipped { device_nodes, attributes, garbage } = *skipped;
+    let Skipped { device_nodes, refused_nodes, owners, attributes, garbage } = *skipped;
     if device_nodes > 0 {
         say(&format!("left out {device_nodes} device nodes that are not standard ones"));
     }
-    if attributes > 0 {
+    if refused_nodes > 0 {
+        say(&format!("left out {refused_nodes} device nodes, which only the host's root can make"));
+    }
+    if owners > 0 {
         say(&format!(
-            "left out {attributes} extended attributes: the file system does not hold them"
+            "{owners} files are yours: their owners in the archive are not yours to give"
         ));
+    }
+    if attributes > 0 {
+        let why = "the file system does not hold them, or they are not yours to set";
+        say(&format!("left out {attributes} extended attributes: {why}"));
     }
     if garbage {
         say("warning: after the archive's end there is something that is no part of it");
+    }
+}
+
+fn write_stream(tree: &Tree) -> Result<(), Error> {
+    let cannot = || "cannot write to standard output".to_owned();
+    // Not the standard library's, which looks for the ends of lines.
+    let stdout = io::stdout().as_fd().try_clone_to_owned().attempt(cannot)?;
+    let mut out = BufWriter::with_capacity(1 << 17, File::from(stdout));
+    let sockets = pack(tree, Purpose::Archive, &mut out).attempt(cannot)?;
+    out.flush().attempt(cannot)?;
+    tell_sockets(sockets);
+    Ok(())
+}
+
+fn tell_sockets(sockets: u64) {
+    if sockets > 0 {
+        say(&format!("left out {sockets} sockets, which no archive holds"));
     }
 }

@@ -1,7 +1,7 @@
 //! The options: their doc comments are the help.
 
 use crate::{error, generate::Format, verify::Sum};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 /// Make DEST a root file system: the Ubuntu 20.04 base, verified, with sysbench installed
@@ -29,8 +29,9 @@ pub(crate) struct Cli {
     pub(crate) mirror: Vec<String>,
 
     /// Take this tarball (.tar, .tar.gz, .tar.xz or .tar.zst, told by content) instead; '-' is standard
-    /// input, oci:DIR[:TAG] an image in an OCI layout
-    #[arg(long, value_name = "FILE|URL|-|oci:DIR", conflicts_with_all = ["release", "mirror"], help_heading = "Source")]
+    /// input, oci:DIR[:TAG] an image in an OCI layout, docker-archive:FILE[:IMAGE] one that
+    /// 'docker save' or 'podman save' has written
+    #[arg(long, value_name = "FILE|URL|-|oci:DIR|docker-archive:FILE", conflicts_with_all = ["release", "mirror"], help_heading = "Source")]
     pub(crate) from: Option<PathBuf>,
 
     /// SHA-256 sum that the tarball must have; a URL needs one, a file and standard input may have one
@@ -61,7 +62,7 @@ pub(crate) struct Cli {
     pub(crate) offline: bool,
 
     /// Download and verify only, and print the path of the file
-    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap", "install", "force", "dest"], help_heading = "Download")]
+    #[arg(long, conflicts_with_all = ["bootstrap", "or_bootstrap", "install", "output", "force", "dest"], help_heading = "Download")]
     pub(crate) download_only: bool,
 
     /// Give up on a server that sends nothing for so long, or fewer than 1024 bytes a second
@@ -114,6 +115,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "CMD", help_heading = "Packages")]
     pub(crate) hook: Vec<String>,
 
+    /// What DEST is to be
+    #[arg(long, value_enum, value_name = "FORM", default_value = "dir")]
+    pub(crate) output: Output,
+
     /// Make the tree anew where DEST is complete already, and exchange the two at the end
     #[arg(long)]
     pub(crate) force: bool,
@@ -142,9 +147,20 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FORMAT", value_enum, exclusive = true)]
     pub(crate) generate: Option<Format>,
 
-    /// Directory to make
+    /// Directory to make, or file; '-' with --output tar is standard output
     #[arg(value_name = "DEST", required_unless_present = "download_only")]
     pub(crate) dest: Option<PathBuf>,
+}
+
+/// What DEST is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A directory: the tree itself
+    Dir,
+    /// A tar archive of the tree, with PAX headers, always the same for the same tree
+    Tar,
+    /// A directory with an image 'latest' in an OCI layout, for podman, skopeo and umoci
+    Oci,
 }
 
 /// A number of bytes.
@@ -184,7 +200,8 @@ Examples:
   rootfs-fetch rootfs
   rootfs-fetch --install sysbench,iproute2 rootfs
   rootfs-fetch --from http://server/base.tar.gz --sha256 HEX rootfs
-  rootfs-fetch --bootstrap bookworm rootfs";
+  rootfs-fetch --bootstrap bookworm rootfs
+  rootfs-fetch --output oci image && podman pull oci:image";
 
 impl Cli {
     /// The options of this process; what clap has to say about them is said, with the status to end with.

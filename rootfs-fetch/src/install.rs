@@ -44,10 +44,9 @@ use std::{
 /// The name by which this program knows that it is the one in the new namespaces.
 const STAGE: &str = "rootfs-fetch: in its namespaces";
 
-/// The options of each apt-get command.
-const APT_OPTIONS: [&str; 9] = [
+/// The options of each apt-get command. It shows its progress on a terminal, and is quiet elsewhere, by itself.
+const APT_OPTIONS: [&str; 8] = [
     "--yes",
-    "--quiet",
     "--no-install-recommends",
     "-o=Acquire::Retries=3",
     "-o=APT::Update::Error-Mode=any",
@@ -177,9 +176,11 @@ fn program(words: &[OsString]) -> Result<(), Error> {
 
 fn install(root: &Path, packages: &[String], sources: &Sources) -> Result<(), Error> {
     let nodes = host_nodes()?;
+    let sys = open("/sys", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let sys = sys.attempt(|| "cannot open '/sys'".into())?;
     let resolv_conf = content(Path::new("/etc/resolv.conf"));
     enter(root)?;
-    mount_all(&nodes)?;
+    mount_all(&nodes, &sys)?;
     let placed = Placed::put(&resolv_conf)?;
     suppress_fsync();
     let installed = apt(packages, sources);
@@ -291,10 +292,16 @@ fn enter(root: &Path) -> Result<(), Error> {
     std::env::set_current_dir("/").attempt(cannot)
 }
 
-fn mount_all(nodes: &[(&str, OwnedFd)]) -> Result<(), Error> {
+fn mount_all(nodes: &[(&str, OwnedFd)], sys: &OwnedFd) -> Result<(), Error> {
     let tmpfs = MsFlags::MS_NOSUID;
     mount_at(Some("proc"), "/proc", "proc", NOTHING_RUNS, None)?;
-    mount_at(Some("sysfs"), "/sys", "sysfs", NOTHING_RUNS | MsFlags::MS_RDONLY, None)?;
+    match mount_at(Some("sysfs"), "/sys", "sysfs", NOTHING_RUNS | MsFlags::MS_RDONLY, None) {
+        // In a user namespace it is for those who have a network of their own: the host's, with all in it.
+        Err(error) if error.errno() == Some(Errno::EPERM) => {
+            bind_on(sys, "/sys", MsFlags::MS_BIND | MsFlags::MS_REC)?;
+        }
+        mounted => mounted?,
+    }
     mount_at(Some("tmpfs"), "/run", "tmpfs", tmpfs | MsFlags::MS_NODEV, Some("mode=755"))?;
     mount_at(Some("tmpfs"), "/dev", "tmpfs", tmpfs | MsFlags::MS_NOEXEC, Some("mode=755,size=1m"))?;
     for (name, node) in nodes {
@@ -335,10 +342,14 @@ fn mount_at(
 
 /// Bind an open file of the host on a new file of the tree.
 fn bind(file: &OwnedFd, target: &str) -> Result<(), Error> {
-    let cannot = || format!("cannot bind '{target}'");
-    fs::write(target, "").attempt(cannot)?;
+    fs::write(target, "").attempt(|| format!("cannot bind '{target}'"))?;
+    bind_on(file, target, MsFlags::MS_BIND)
+}
+
+fn bind_on(file: &OwnedFd, target: &str, flags: MsFlags) -> Result<(), Error> {
     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    mount(Some(&*source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).attempt(cannot)
+    mount(Some(&*source), target, None::<&str>, flags, None::<&str>)
+        .attempt(|| format!("cannot bind '{target}'"))
 }
 
 /// The files that are in the tree only while packages are installed.

@@ -5,22 +5,22 @@ use crate::{
     error::{Attempt as _, Error},
     verify::{Hashing, Sum},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Seek as _},
+    io::{self, Read, Seek as _},
     path::{Path, PathBuf},
 };
 
 /// The most that an index or a manifest can take, as registries have it.
-const MAX_DOCUMENT: u64 = 4 << 20;
+pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// How deep indexes lie in indexes.
 const MAX_DEPTH: u32 = 4;
 
 /// The annotation with which an image of a layout is named.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The layers of one image of a layout.
 #[derive(Debug)]
@@ -34,6 +34,13 @@ pub(crate) struct Image {
 pub(crate) struct Layer {
     pub(crate) path: PathBuf,
     pub(crate) sum: Sum,
+}
+
+/// A layer that has its sum.
+pub(crate) struct Verified {
+    /// What it is called in messages.
+    pub(crate) name: String,
+    pub(crate) content: Box<dyn Read + Send>,
 }
 
 /// What points to a document or a layer.
@@ -51,6 +58,7 @@ struct Descriptor {
 struct Platform {
     architecture: String,
     os: String,
+    variant: Option<String>,
 }
 
 /// An index or a manifest.
@@ -77,18 +85,9 @@ impl Image {
             found.retain(|it| it.is_for(arch));
         }
         let [descriptor] = &*found else {
-            let tags: Vec<&str> = index
-                .manifests
-                .iter()
-                .filter_map(|it| it.annotations.get(NAME))
-                .map(|tag| &**tag)
-                .collect();
-            let cannot = format!("cannot tell which image of 'oci:{given}' is meant");
-            let error = Error::new(format!("{cannot}: {} match", found.len()));
-            return Err(match &*tags {
-                [] => error,
-                tags => error.hint(format!("name one: {}", tags.join(", "))),
-            });
+            let tags = index.manifests.iter().filter_map(|it| it.annotations.get(NAME));
+            let tags: Vec<&str> = tags.map(String::as_str).collect();
+            return Err(ambiguous(&format!("oci:{given}"), found.len(), &tags));
         };
         let manifest = manifest(dir, descriptor, arch, MAX_DEPTH)?;
         let layer = |layer: &Descriptor| {
@@ -101,37 +100,64 @@ impl Image {
 
 impl Layer {
     /// The layer, open at its start, once it has its sum.
-    pub(crate) fn open(&self) -> Result<File, Error> {
-        let shown = self.path.display();
-        let mut file = File::open(&self.path).attempt(|| format!("cannot open '{shown}'"))?;
-        let unreadable = || format!("cannot read '{shown}'");
+    pub(crate) fn verify(&self) -> Result<Verified, Error> {
+        let name = self.path.display().to_string();
+        let mut file = File::open(&self.path).attempt(|| format!("cannot open '{name}'"))?;
+        let unreadable = || format!("cannot read '{name}'");
         let received = Hashing::new(&file).finish().attempt(unreadable)?;
-        self.sum.require(received, &shown.to_string())?;
+        self.sum.require(received, &name)?;
         file.rewind().attempt(unreadable)?;
-        Ok(file)
+        Ok(Verified { name, content: Box::new(file) })
+    }
+}
+
+/// The error for an image that is not told from others, of those with these `tags`.
+pub(crate) fn ambiguous(given: &str, matching: usize, tags: &[&str]) -> Error {
+    let error =
+        Error::new(format!("cannot tell which image of '{given}' is meant: {matching} match"));
+    match tags {
+        [] => error,
+        tags => error.hint(format!("name one: {}", tags.join(", "))),
+    }
+}
+
+/// An architecture, and its variant where it has some, in the words of images: those of Go's compiler.
+pub(crate) fn image_arch(arch: &str) -> (&str, Option<&str>) {
+    match arch {
+        "armhf" => ("arm", Some("v7")),
+        "armel" => ("arm", Some("v5")),
+        "ppc64el" => ("ppc64le", None),
+        "mips64el" => ("mips64le", None),
+        "i386" => ("386", None),
+        same => (same, None),
     }
 }
 
 impl Descriptor {
     fn is_for(&self, arch: &str) -> bool {
-        let ours = match arch {
-            "armhf" => "arm",
-            "ppc64el" => "ppc64le",
-            "i386" => "386",
-            same => same,
-        };
-        self.platform.as_ref().is_none_or(|it| it.os == "linux" && it.architecture == ours)
+        let (ours, variant) = image_arch(arch);
+        self.platform.as_ref().is_none_or(|it| {
+            // Where the image does not say which, any does.
+            let same =
+                variant.is_none() || it.variant.is_none() || it.variant.as_deref() == variant;
+            it.os == "linux" && it.architecture == ours && same
+        })
     }
 
     /// Where in the layout `dir` it points to, and with which sum.
     fn blob(&self, dir: &Path) -> Result<(PathBuf, Sum), Error> {
-        let sum = self.digest.strip_prefix("sha256:").and_then(|hex| hex.parse::<Sum>().ok());
-        let sum = sum.ok_or_else(|| {
-            let digest = self.digest.escape_debug();
-            Error::new(format!("refusing '{}': '{digest}' is no SHA-256 digest", dir.display()))
-        })?;
+        let sum = parse_digest(&self.digest, &dir.display().to_string())?;
         Ok((dir.join("blobs/sha256").join(sum.to_string()), sum))
     }
+}
+
+/// The sum that a digest in `what` is.
+pub(crate) fn parse_digest(digest: &str, what: &str) -> Result<Sum, Error> {
+    let sum = digest.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
+    sum.ok_or_else(|| {
+        let digest = digest.escape_debug();
+        Error::new(format!("refusing '{what}': '{digest}' is no SHA-256 digest"))
+    })
 }
 
 /// The manifest that `descriptor` points to, through indexes of several architectures.
@@ -156,15 +182,29 @@ fn manifest(
 }
 
 fn read(path: &Path, sum: Option<Sum>) -> Result<Document, Error> {
-    let cannot = || format!("cannot read '{}'", path.display());
+    let name = path.display().to_string();
+    let cannot = || format!("cannot read '{name}'");
     let length = fs::metadata(path).attempt(cannot)?.len();
+    let file = File::open(path).attempt(cannot)?;
+    parse_document(file, length, &name, sum)
+}
+
+/// The document `name`, of `length` bytes, once it has its sum.
+pub(crate) fn parse_document<T: DeserializeOwned>(
+    input: impl Read,
+    length: u64,
+    name: &str,
+    sum: Option<Sum>,
+) -> Result<T, Error> {
+    let cannot = || format!("cannot read '{name}'");
     if length > MAX_DOCUMENT {
         return Err(Error::new(format!("{}: it has more than {MAX_DOCUMENT} bytes", cannot())));
     }
-    let content = fs::read(path).attempt(cannot)?;
+    let mut content = Vec::new();
+    input.take(MAX_DOCUMENT).read_to_end(&mut content).attempt(cannot)?;
     if let Some(sum) = sum {
         let received = Hashing::new(&content[..]).finish().attempt(cannot)?;
-        sum.require(received, &path.display().to_string())?;
+        sum.require(received, name)?;
     }
     serde_json::from_slice(&content).map_err(io::Error::from).attempt(cannot)
 }

@@ -9,13 +9,17 @@ mod check;
 mod cli;
 mod decode;
 mod dest;
+mod docker_archive;
 mod download;
 mod error;
 mod generate;
 mod http;
+mod image;
 mod install;
 mod layout;
 mod manifest;
+mod pack;
+mod packed;
 mod plan;
 mod signature;
 mod source;
@@ -23,13 +27,14 @@ mod sources;
 mod steps;
 mod tree;
 mod unpack;
+mod userns;
 mod verify;
 
 use crate::{cli::Cli, error::Error, plan::Plan};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(ended) = install::as_stage() {
+    if let Some(ended) = install::as_stage().or_else(userns::as_stage) {
         return ended;
     }
     Cli::parse_or_usage()
@@ -46,8 +51,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Error> {
     }
     let plan = Plan::new(cli)?; // everything that can be refused is refused here
     if plan.dry_run {
-        return plan.print().map(|()| ExitCode::SUCCESS);
+        plan.print()?;
+    } else if let Some(ranges) = plan.ranges() {
+        return ranges.run_inside();
+    } else {
+        let made = plan.act()?;
+        plan.report(&made)?;
     }
-    let made = plan.act()?;
-    plan.report(&made).map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }

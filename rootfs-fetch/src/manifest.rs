@@ -1,7 +1,7 @@
 //! What a tree is, in one sum, and what makes two runs give the same one.
 
 use crate::{
-    tree::{Tree, names},
+    tree::{Tree, join, names, split},
     verify::{Hashing, Sum},
 };
 use rustix::{
@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    ffi::{CStr, OsStr, OsString},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::File,
     io::{self, Write as _},
     os::unix::ffi::OsStrExt as _,
@@ -32,8 +32,8 @@ pub(crate) const RECORDS: [&str; 9] = [
     "var/log/dpkg.log",
 ];
 
-/// The most that an extended attribute, or all their names, can take (`xattr(7)`).
-const MAX_ATTRIBUTES: usize = 1 << 16;
+/// The most that an extended attribute can take (`xattr(7)`).
+const MAX_ATTRIBUTE: usize = 1 << 16;
 
 /// Take away what tells one run from another: those files, and all times after `epoch`, in seconds since 1970.
 pub(crate) fn settle(tree: &Tree, epoch: i64) -> io::Result<()> {
@@ -69,8 +69,7 @@ pub(crate) fn sum(tree: &Tree) -> io::Result<Sum> {
         write!(hash, "\0{st_mode:o} {st_uid}:{st_gid} {st_mtime}.{st_mtime_nsec:09} ")?;
         match FileType::from_raw_mode(st_mode) {
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(openat(node.dir, node.name, flags, Mode::empty())?);
+                let mut file = node.open()?;
                 let (links, size) = (node.stat.st_nlink, node.stat.st_size);
                 write!(hash, "{links} {size} ")?;
                 io::copy(&mut file, &mut hash)?;
@@ -88,62 +87,88 @@ pub(crate) fn sum(tree: &Tree) -> io::Result<Sum> {
 }
 
 /// A name in a tree, and what it names.
-struct Node<'a> {
-    path: &'a OsStr,
-    dir: &'a OwnedFd,
-    name: &'a CStr,
-    stat: &'a Stat,
+pub(crate) struct Node<'a> {
+    /// From the tree's root, which is the empty path.
+    pub(crate) path: &'a OsStr,
+    pub(crate) dir: &'a OwnedFd,
+    pub(crate) name: &'a CStr,
+    pub(crate) stat: &'a Stat,
 }
 
 impl Node<'_> {
-    fn write_attributes(&self, hash: &mut Hashing<io::Sink>) -> io::Result<()> {
+    /// The file, open for reading.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(openat(self.dir, self.name, flags, Mode::empty())?))
+    }
+
+    /// The extended attributes, by name.
+    pub(crate) fn attributes(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut place = OsString::from(format!("/proc/self/fd/{}/", self.dir.as_raw_fd()));
         place.push(OsStr::from_bytes(self.name.to_bytes()));
-        let mut list = vec![0; MAX_ATTRIBUTES];
-        let length = match llistxattr(&place, &mut list) {
-            Err(Errno::NOTSUP) => return Ok(()),
-            length => length?,
+        // Most have none.
+        let mut list = vec![0; 256];
+        let length = loop {
+            match llistxattr(&place, &mut list) {
+                Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+                Err(Errno::RANGE) if list.len() < MAX_ATTRIBUTE => list.resize(MAX_ATTRIBUTE, 0),
+                length => break length?,
+            }
         };
         let mut names: Vec<&[u8]> = list[..length].split(|byte| *byte == 0).collect();
         names.sort_unstable();
-        let mut value = vec![0; MAX_ATTRIBUTES];
-        for name in names.into_iter().filter(|name| !name.is_empty()) {
+        let mut value = vec![0; MAX_ATTRIBUTE];
+        let read = |name: &[u8]| {
             let length = lgetxattr(&place, OsStr::from_bytes(name), &mut value)?;
-            write!(hash, "\0{}\0{length}\0", name.escape_ascii())?;
-            hash.write_all(&value[..length])?;
+            Ok((name.to_vec(), value[..length].to_vec()))
+        };
+        names.into_iter().filter(|name| !name.is_empty()).map(read).collect()
+    }
+
+    fn write_attributes(&self, hash: &mut Hashing<io::Sink>) -> io::Result<()> {
+        for (name, value) in self.attributes()? {
+            write!(hash, "\0{}\0{}\0", name.escape_ascii(), value.len())?;
+            hash.write_all(&value)?;
         }
         Ok(())
     }
 }
 
-/// Call `visit` with all that is in the tree, and the tree itself, in the order of names.
-fn walk(tree: &Tree, mut visit: impl FnMut(Node<'_>) -> io::Result<()>) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+/// Call `visit` with the tree itself and all that is in it, in the order of names, and what is in a directory right
+/// after that: where it is unpacked, GNU tar sets its time when what follows is not in it.
+pub(crate) fn walk(
+    tree: &Tree,
+    mut visit: impl FnMut(Node<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = tree.open(OsStr::new(""), flags)?;
     let stat = statat(&root, c".", AtFlags::SYMLINK_NOFOLLOW)?;
     visit(Node { path: OsStr::new(""), dir: &root, name: c".", stat: &stat })?;
-    // By path each time: a handle for each level would be too many in a deep tree.
-    let mut dirs = vec![OsString::new()];
-    while let Some(parent) = dirs.pop() {
-        let dir = tree.open(&parent, flags)?;
-        let mut names = names(&dir)?;
-        names.sort_unstable();
-        let mut below = Vec::new();
-        for name in names {
-            let stat = statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let mut path = parent.clone();
-            if !path.is_empty() {
-                path.push("/");
-            }
-            path.push(OsStr::from_bytes(name.to_bytes()));
-            visit(Node { path: &path, dir: &dir, name: &name, stat: &stat })?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                below.push(path);
-            }
+    let mut left = paths(&root, OsStr::new(""))?;
+    // One directory is open at a time: a handle for each level would be too many in a deep tree.
+    let mut open = (OsString::new(), root);
+    while let Some(path) = left.pop() {
+        let (parent, name) = split(&path);
+        if open.0 != parent {
+            open = (parent.to_owned(), tree.open(parent, flags)?);
         }
-        dirs.extend(below.into_iter().rev());
+        let name = CString::new(name.as_bytes())?;
+        let stat = statat(&open.1, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
+        visit(Node { path: &path, dir: &open.1, name: &name, stat: &stat })?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let dir = openat(&open.1, &*name, flags, Mode::empty())?;
+            left.extend(paths(&dir, &path)?);
+            open = (path, dir);
+        }
     }
     Ok(())
+}
+
+/// The paths of what is in `dir`, which is at `path`, the last first.
+fn paths(dir: &OwnedFd, path: &OsStr) -> io::Result<Vec<OsString>> {
+    let mut names = names(dir)?;
+    names.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(names.iter().map(|name| join(path, OsStr::from_bytes(name.to_bytes()))).collect())
 }
 
 #[cfg(test)]

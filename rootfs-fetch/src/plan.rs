@@ -2,22 +2,27 @@
 
 use crate::{
     bootstrap::{Bootstrap, require_own_arch},
-    cli::Cli,
-    dest::Dest,
+    cli::{Cli, Output},
+    dest::{Dest, Found, packed_in, stream_partial, tree_beside_output},
+    docker_archive::DockerArchive,
     download::Cache,
     error::{Attempt as _, Error},
     http::Limits,
     install::{PLACED, is_placed},
     layout::{Image, Layer},
+    packed,
     source::{Base, Local, Remote, Wanted, machine_arch},
     sources::Sources,
     steps::Step,
     tree::Tree,
+    userns::{self, Ranges, Rights},
     verify::Sum,
 };
+use nix::unistd::geteuid;
 use std::{
     env,
     fs::File,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -32,6 +37,10 @@ pub(crate) struct Plan {
     /// The latest time that a tree may hold, in seconds since 1970.
     pub(crate) epoch: Option<i64>,
     pub(crate) max_size: u64,
+    pub(crate) output: Output,
+    /// Of the tree, in Debian's words.
+    pub(crate) arch: String,
+    rights: Rights,
     pub(crate) dry_run: bool,
     pub(crate) verbose: bool,
     pub(crate) json: bool,
@@ -42,8 +51,10 @@ pub(crate) struct Plan {
 pub(crate) enum Goal {
     /// A verified file in the cache.
     File(Box<Source>),
-    /// A tree at DEST.
+    /// A tree at DEST, or what is made of it.
     Tree(Dest, Work),
+    /// An archive of a tree on standard output. The tree is made in this directory.
+    Stream(Box<Source>, PathBuf),
 }
 
 /// What there is to do for a tree.
@@ -66,6 +77,8 @@ pub(crate) enum Source {
     Local { local: Local, sum: Option<Sum> },
     /// Layers of an image.
     Image(Image),
+    /// Layers of an image in an archive.
+    DockerArchive(DockerArchive),
     /// Built from packages.
     Bootstrap(Bootstrap),
 }
@@ -75,38 +88,122 @@ impl Plan {
     pub(crate) fn new(cli: &Cli) -> Result<Self, Error> {
         let packages = if cli.no_install { Vec::new() } else { cli.install.clone() };
         packages.iter().try_for_each(|package| require_package_name(package))?;
-        let source = Source::new(cli)?;
+        let arch = arch(cli)?;
+        let source = Source::new(cli, arch)?;
         let (mirror, snapshot) = (cli.apt_mirror.as_deref(), cli.snapshot.as_deref());
         let sources = Sources::new(mirror, snapshot, &cli.components)?;
-        let Cli { dry_run, verbose, json, .. } = *cli;
+        let Cli { dry_run, verbose, json, output, .. } = *cli;
         let goal = Goal::new(cli, source, &packages)?;
-        let (hooks, max_size) = (cli.hook.clone(), cli.max_size.0);
+        let (hooks, max_size, arch) = (cli.hook.clone(), cli.max_size.0, arch.to_owned());
         let epoch = source_date_epoch()?;
-        Ok(Self { goal, packages, sources, hooks, epoch, max_size, dry_run, verbose, json })
+        let rights = Rights::look();
+        let plan = Self {
+            goal,
+            packages,
+            sources,
+            hooks,
+            epoch,
+            max_size,
+            output,
+            arch,
+            rights,
+            dry_run,
+            verbose,
+            json,
+        };
+        if !dry_run {
+            plan.require_rights()?;
+        }
+        Ok(plan)
+    }
+
+    /// Refuse what takes others' files where only the caller's can be made.
+    fn require_rights(&self) -> Result<(), Error> {
+        let (Rights::Alone(why), Some(dest)) = (&self.rights, self.changes()) else {
+            return Ok(());
+        };
+        let built = |source: &Source| match source {
+            Source::Bootstrap(_) => true,
+            Source::Remote { or_bootstrap, .. } => or_bootstrap.is_some(),
+            _ => false,
+        };
+        let what = match &self.goal {
+            Goal::Tree(_, Work::Make(source)) | Goal::Stream(source, _) if built(source) => "build",
+            _ if !self.packages.is_empty() => "install packages in",
+            _ if !self.hooks.is_empty() => "run a hook on",
+            _ => return Ok(()),
+        };
+        let user = geteuid();
+        Err(Error::new(format!("cannot {what} '{}' as user {user}: {why}", dest.display())).hint(
+            "run as root; or let root give you ids for newuidmap: \
+             'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER'",
+        ))
+    }
+
+    /// What is to be made or changed, if anything is.
+    fn changes(&self) -> Option<&Path> {
+        match &self.goal {
+            Goal::File(_) | Goal::Tree(_, Work::Nothing) => None,
+            Goal::Tree(dest, _) => Some(&dest.shown),
+            Goal::Stream(..) => Some(Path::new("-")),
+        }
+    }
+
+    /// The ids with which the plan is for a user namespace, if it is.
+    pub(crate) fn ranges(&self) -> Option<&Ranges> {
+        match &self.rights {
+            Rights::Ranges(ranges) if self.changes().is_some() => Some(ranges),
+            _ => None,
+        }
     }
 
     /// The steps, in order.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let (dest, work) = match &self.goal {
-            Goal::File(source) => return source.obtain_steps(),
-            Goal::Tree(dest, work) => (dest, work),
-        };
-        let dir = dest.partial();
-        let mut steps = match work {
-            Work::Nothing => return Vec::new(),
-            Work::Install(packages) => {
-                return vec![self.install_step(packages, &dest.shown)];
+        match &self.goal {
+            Goal::File(source) => source.obtain_steps(),
+            Goal::Tree(_, Work::Nothing) => Vec::new(),
+            Goal::Tree(dest, Work::Install(packages)) => {
+                vec![self.install_step(packages, &dest.shown)]
             }
-            Work::Make(source) => source.steps(&dir),
-        };
-        if !self.packages.is_empty() {
-            steps.push(self.install_step(&self.packages, &dir));
+            Goal::Tree(dest, Work::Make(source)) => {
+                let partial = dest.partial();
+                let mut steps = self.make_steps(source, &dest.tree_in(&partial));
+                steps.extend(self.pack_step(dest, &partial));
+                steps.extend(dest.publish_steps());
+                steps
+            }
+            Goal::Stream(source, dir) => {
+                let partial = stream_partial(dir);
+                let dir = tree_beside_output(&partial);
+                let mut steps = self.make_steps(source, &dir);
+                steps.push(Step::PackTar { dir, file: "-".into() });
+                steps.push(Step::Remove { dir: partial });
+                steps
+            }
         }
-        let hook = |command: &String| Step::Hook { command: command.clone(), dir: dir.clone() };
+    }
+
+    fn make_steps(&self, source: &Source, dir: &Path) -> Vec<Step> {
+        let mut steps = source.steps(dir);
+        if !self.packages.is_empty() {
+            steps.push(self.install_step(&self.packages, dir));
+        }
+        let hook = |command: &String| Step::Hook { command: command.clone(), dir: dir.to_owned() };
         steps.extend(self.hooks.iter().map(hook));
-        steps.extend(self.epoch.map(|epoch| Step::Settle { epoch, dir: dir.clone() }));
-        steps.push(dest.publish_step());
+        steps.extend(self.epoch.map(|epoch| Step::Settle { epoch, dir: dir.to_owned() }));
         steps
+    }
+}
+
+impl Plan {
+    /// Making what DEST is to be of the tree in `partial`, if that is more than the tree.
+    pub(crate) fn pack_step(&self, dest: &Dest, partial: &Path) -> Option<Step> {
+        let (dir, made) = (dest.tree_in(partial), packed_in(partial));
+        match self.output {
+            Output::Dir => None,
+            Output::Tar => Some(Step::PackTar { dir, file: made }),
+            Output::Oci => Some(Step::PackOci { dir, layout: made, arch: self.arch.clone() }),
+        }
     }
 }
 
@@ -121,29 +218,60 @@ impl Plan {
 impl Goal {
     fn new(cli: &Cli, source: Source, packages: &[String]) -> Result<Self, Error> {
         let Some(given) = &cli.dest else { return Ok(Self::File(Box::new(source))) };
-        let dest = Dest::look(given)?;
-        let work = match &dest.tree {
-            Some(tree) if !cli.force => missing(tree, packages)?,
-            _ => Work::Make(Box::new(source)),
-        };
-        if !matches!(work, Work::Nothing) && !cli.dry_run {
-            dest.require_root()?;
+        if given == Path::new("-") {
+            return Self::stream(cli, source);
         }
+        let dest = Dest::look(given, cli.output)?;
+        let work = match &dest.found {
+            Found::Nothing => Work::Make(Box::new(source)),
+            _ if cli.force => Work::Make(Box::new(source)),
+            Found::Tree(tree) => missing(tree, packages)?,
+            Found::Packed => {
+                packed::require_packages(&dest, cli.output, packages)?;
+                Work::Nothing
+            }
+        };
         Ok(Self::Tree(dest, work))
+    }
+
+    fn stream(cli: &Cli, source: Source) -> Result<Self, Error> {
+        if cli.output != Output::Tar || cli.json {
+            let why = "'-' is standard output: it takes --output tar, and no --json beside that";
+            return Err(Error::usage(why));
+        }
+        if io::stdout().is_terminal() && !cli.dry_run {
+            return Err(Error::usage("standard output is a terminal, which takes no archive"));
+        }
+        let dir = cli.cache_dir.clone().map_or_else(default_cache, Ok)?;
+        Ok(Self::Stream(Box::new(source), dir))
     }
 }
 
+/// The architecture of the tree.
+fn arch(cli: &Cli) -> Result<&str, Error> {
+    let arch = cli.arch.as_deref().unwrap_or(machine_arch());
+    if !arch.is_empty()
+        && arch.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    {
+        return Ok(arch);
+    }
+    Err(Error::usage(format!("'{arch}' is no architecture: amd64 is, or arm64")))
+}
+
 impl Source {
-    fn new(cli: &Cli) -> Result<Self, Error> {
-        let arch = cli.arch.as_deref().unwrap_or(machine_arch());
-        if arch.is_empty()
-            || !arch.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        {
-            return Err(Error::usage(format!("'{arch}' is no architecture: amd64 is, or arm64")));
-        }
+    fn new(cli: &Cli, arch: &str) -> Result<Self, Error> {
         if let Some(suite) = &cli.bootstrap {
             require_own_arch(arch)?;
             return Bootstrap::new(suite, arch, &cli.mirror).map(Self::Bootstrap);
+        }
+        if let Some(image) = cli.from.as_deref().and_then(image) {
+            if cli.sha256.is_some() {
+                return Err(Error::usage("an image names the sums of its parts itself"));
+            }
+            return match image {
+                ("oci", given) => Image::open(&given, arch).map(Self::Image),
+                (_, given) => DockerArchive::open(&given, arch).map(Self::DockerArchive),
+            };
         }
         let wanted = match &cli.from {
             None => Wanted::ubuntu_base(Base {
@@ -156,13 +284,6 @@ impl Source {
             })?,
             Some(path) if path == Path::new("-") => {
                 return Ok(Self::Local { local: Local::Stdin, sum: cli.sha256 });
-            }
-            Some(from) if from.as_os_str().as_encoded_bytes().starts_with(b"oci:") => {
-                let given = from.to_string_lossy();
-                if cli.sha256.is_some() {
-                    return Err(Error::usage("an image names the sums of its parts itself"));
-                }
-                return Image::open(&given["oci:".len()..], arch).map(Self::Image);
             }
             Some(from) => {
                 let Some(url) = from.to_str().filter(|url| url.contains("://")) else {
@@ -193,7 +314,7 @@ impl Source {
                     |layer: &Layer| Step::Verify { file: layer.path.clone(), sum: layer.sum };
                 image.layers.iter().map(verify).collect()
             }
-            Self::Local { .. } | Self::Bootstrap(_) => Vec::new(),
+            Self::Local { .. } | Self::DockerArchive(_) | Self::Bootstrap(_) => Vec::new(),
         }
     }
 
@@ -212,23 +333,40 @@ impl Source {
                 let files = image.layers.iter().map(|layer| layer.path.clone()).collect();
                 Step::UnpackLayers { files, dir }
             }
+            Self::DockerArchive(archive) => {
+                Step::UnpackImage { archive: archive.path.clone(), dir }
+            }
             Self::Bootstrap(bootstrap) => Step::Build { bootstrap: bootstrap.clone(), dir },
         });
         steps
     }
 }
 
+/// Which kind of image `from` names, if it is one, and which image.
+fn image(from: &Path) -> Option<(&'static str, String)> {
+    let given = from.to_string_lossy();
+    let of = |kind: &'static str| Some((kind, given.strip_prefix(kind)?.strip_prefix(':')?.into()));
+    of("oci").or_else(|| of("docker-archive"))
+}
+
 /// What a complete tree lacks of `packages`, or has from a run that was killed.
 fn missing(tree: &Tree, packages: &[String]) -> Result<Work, Error> {
     let read = |path: &str| tree.read(path).attempt(|| format!("cannot read '{path}' of the tree"));
-    let status = read("var/lib/dpkg/status")?.unwrap_or_default();
-    let missing: Vec<String> =
-        packages.iter().filter(|package| !is_installed(&status, package)).cloned().collect();
+    let status = read(STATUS)?.unwrap_or_default();
+    let missing = not_installed(&status, packages);
     let mut left = false;
     for path in PLACED {
         left |= read(path)?.is_some_and(|content| is_placed(&content));
     }
     Ok(if missing.is_empty() && !left { Work::Nothing } else { Work::Install(missing) })
+}
+
+/// Where dpkg keeps what is installed in a tree.
+pub(crate) const STATUS: &str = "var/lib/dpkg/status";
+
+/// Those of `packages` that dpkg's `status` does not have.
+pub(crate) fn not_installed(status: &str, packages: &[String]) -> Vec<String> {
+    packages.iter().filter(|package| !is_installed(status, package)).cloned().collect()
 }
 
 /// Whether dpkg's `status` has `package` installed: `name[:arch][=version|/suite]`.
@@ -275,7 +413,7 @@ fn source_date_epoch() -> Result<Option<i64>, Error> {
 }
 
 fn default_cache() -> Result<PathBuf, Error> {
-    if nix::unistd::geteuid().is_root() {
+    if geteuid().is_root() && !userns::is_inside() {
         return Ok("/var/cache/rootfs-fetch".into());
     }
     let absolute =

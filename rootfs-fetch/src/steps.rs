@@ -2,7 +2,9 @@
 
 use crate::{
     bootstrap::Bootstrap,
+    image::{PATH, TAG},
     install::apt_get,
+    layout::image_arch,
     manifest::RECORDS,
     source::{List, Remote, Wanted},
     sources::{LIST, Sources, System},
@@ -29,6 +31,8 @@ pub(crate) enum Step {
     Unpack { file: PathBuf, dir: PathBuf },
     /// Unpack layers, one over the other.
     UnpackLayers { files: Vec<PathBuf>, dir: PathBuf },
+    /// Unpack the layers in an archive, one over the other.
+    UnpackImage { archive: PathBuf, dir: PathBuf },
     /// Unpack standard input, and then compare it with its sum.
     UnpackStdin { sum: Option<Sum>, dir: PathBuf },
     /// Build from packages.
@@ -39,10 +43,14 @@ pub(crate) enum Step {
     Hook { command: String, dir: PathBuf },
     /// Take away what tells one run from another.
     Settle { epoch: i64, dir: PathBuf },
-    /// Give the tree its name.
-    Rename { dir: PathBuf, dest: PathBuf },
-    /// Give the tree its name, and remove the one that had it.
-    Exchange { dir: PathBuf, dest: PathBuf },
+    /// Pack the tree at `dir` into the archive `file`, or to standard output.
+    PackTar { dir: PathBuf, file: PathBuf },
+    /// Make an image of the tree at `dir`, in an OCI layout.
+    PackOci { dir: PathBuf, layout: PathBuf, arch: String },
+    /// Give what is made its name, perhaps in exchange with what has it.
+    Publish { made: PathBuf, dest: PathBuf, exchange: bool },
+    /// Remove what is not needed any more.
+    Remove { dir: PathBuf },
 }
 
 impl Step {
@@ -76,21 +84,14 @@ impl Display for Step {
             Self::Verify { file, sum } => check(*sum, &shown(file), f),
             Self::Unpack { file, dir } => {
                 let (file, dir) = (shown(file), shown(dir));
-                writeln!(f, "mkdir {dir}")?;
+                writeln!(f, "mkdir --parents {dir}")?;
                 writeln!(f, "{TAR} --directory={dir} --file={file}")
             }
-            Self::UnpackLayers { files, dir } => {
-                let dir = shown(dir);
-                writeln!(f, "mkdir {dir}")?;
-                for file in files {
-                    writeln!(f, "{TAR} --directory={dir} --file={}", shown(file))?;
-                }
-                // Those of this layer are no different from those of the layers below to a shell.
-                writeln!(f, "# and what '.wh.NAME' in a layer names is removed before")
-            }
+            Self::UnpackLayers { files, dir } => unpack_layers(files, dir, f),
+            Self::UnpackImage { archive, dir } => unpack_image(archive, dir, f),
             Self::UnpackStdin { sum, dir } => {
                 let dir = shown(dir);
-                writeln!(f, "mkdir {dir}")?;
+                writeln!(f, "mkdir --parents {dir}")?;
                 if let Some(sum) = sum {
                     write!(f, "tee >(sha256sum --check <(echo '{sum}  -') >&2) | ")?;
                 }
@@ -111,20 +112,57 @@ impl Display for Step {
                 let touch = format!("touch --no-dereference --date=@{epoch}");
                 writeln!(f, "find {dir} -newermt @{epoch} -exec {touch} {{}} +")
             }
-            Self::Rename { dir, dest } => {
-                writeln!(f, "mv --no-target-directory {} {}", shown(dir), shown(dest))
+            Self::PackTar { dir, file } => {
+                let (dir, file) = (shown(dir), shown(file));
+                writeln!(f, "{PACK} --directory={dir} --file={file} .")
             }
-            Self::Exchange { dir, dest } => {
-                let (dir, dest) = (shown(dir), shown(dest));
-                writeln!(f, "mv --exchange --no-target-directory {dir} {dest}")?;
-                writeln!(f, "rm --recursive --force --one-file-system {dir}")
+            Self::PackOci { dir, layout, arch } => {
+                let (dir, image) = (shown(dir), format!("{}:{TAG}", layout.display()));
+                let (image, arch) = (quote(&image), image_arch(arch).0);
+                writeln!(f, "umoci init --layout {}", shown(layout))?;
+                writeln!(f, "umoci new --image {image}")?;
+                writeln!(f, "umoci insert --image {image} {dir} /")?;
+                let config = format!("--config.env PATH={PATH} --config.cmd /bin/bash");
+                writeln!(f, "umoci config --image {image} --architecture {arch} {config}")
+            }
+            Self::Publish { made, dest, exchange } => {
+                let exchange = if *exchange { "--exchange " } else { "" };
+                writeln!(f, "mv {exchange}--no-target-directory {} {}", shown(made), shown(dest))
+            }
+            Self::Remove { dir } => {
+                writeln!(f, "rm --recursive --force --one-file-system {}", shown(dir))
             }
         }
     }
 }
 
+/// What a shell has no short way to do: whiteouts of a layer are no different from those of the layers below to it.
+const WHITEOUTS: &str = "# and what '.wh.NAME' in a layer names is removed before";
+
 const TAR: &str =
     "tar --extract --preserve-permissions --numeric-owner --xattrs --xattrs-include='*'";
+
+const PACK: &str = "tar --create --format=pax --sort=name --numeric-owner --xattrs --xattrs-include='*' \
+    --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
+
+fn unpack_layers(files: &[PathBuf], dir: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let dir = shown(dir);
+    writeln!(f, "mkdir --parents {dir}")?;
+    for file in files {
+        writeln!(f, "{TAR} --directory={dir} --file={}", shown(file))?;
+    }
+    writeln!(f, "{WHITEOUTS}")
+}
+
+fn unpack_image(archive: &Path, dir: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (archive, dir) = (shown(archive), shown(dir));
+    let member = format!("tar --extract --to-stdout --file={archive}");
+    writeln!(f, "mkdir --parents {dir}")?;
+    writeln!(f, "{member} manifest.json | jq --raw-output '.[0].Layers[]' |")?;
+    let unpack = format!("{member} \"$layer\" | {TAR} --directory={dir} --file=-");
+    writeln!(f, "while read -r layer; do {unpack}; done")?;
+    writeln!(f, "{WHITEOUTS}")
+}
 
 fn download(
     remote: &Remote,
@@ -282,12 +320,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_exchanged_before_the_old_one_is_removed() {
-        let step = Step::Exchange { dir: ".r.partial".into(), dest: "r".into() };
-        assert_eq!(
-            step.to_string(),
-            "mv --exchange --no-target-directory .r.partial r\n\
-             rm --recursive --force --one-file-system .r.partial\n"
-        );
+    fn an_exchange_is_told_from_a_rename() {
+        let publish = |exchange| {
+            let step = Step::Publish { made: ".r.partial".into(), dest: "r".into(), exchange };
+            step.to_string()
+        };
+        assert_eq!(publish(false), "mv --no-target-directory .r.partial r\n");
+        assert_eq!(publish(true), "mv --exchange --no-target-directory .r.partial r\n");
     }
 }

@@ -49,7 +49,11 @@ const STACK: usize = 16 << 20;
 pub(crate) struct Skipped {
     /// Device nodes that are none of the standard ones: a disk or memory, say.
     pub(crate) device_nodes: u64,
-    /// Extended attributes that the file system of the tree does not hold.
+    /// Standard ones that this process may not make.
+    pub(crate) refused_nodes: u64,
+    /// Files whose owners this process may not give them, or that no id here stands for.
+    pub(crate) owners: u64,
+    /// Extended attributes that the file system of the tree does not hold, or that this process may not set.
     pub(crate) attributes: u64,
     /// Something after the archive's end that is no part of it.
     pub(crate) garbage: bool,
@@ -121,7 +125,20 @@ fn unpack_members<R: BufRead>(
     Ok((unpacker.finish()?, left, marked))
 }
 
-fn unknown(what: &str) -> Error {
+/// The error for a flaw of the tarball `what`.
+pub(crate) fn explain(flaw: Flaw, what: &str) -> Error {
+    match flaw {
+        Flaw::Unreadable(error) => Error::because(format!("cannot unpack '{what}'"), error),
+        Flaw::Refused { name, why } => refuse(&printable(&name), &why),
+        Flaw::TooLarge(max) => {
+            Error::new(format!("refusing '{what}': unpacked it takes more than {max} bytes"))
+                .hint("--max-size takes more")
+        }
+    }
+}
+
+/// The error for what is no tarball.
+pub(crate) fn unknown(what: &str) -> Error {
     Error::new(format!("refusing '{what}': it is no tarball that is taken here")).hint(
         "a .tar, .tar.gz, .tar.xz or .tar.zst is; for another: \
          'bzip2 --decompress --stdout FILE | rootfs-fetch --from - DEST'",
@@ -216,17 +233,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn explain(&self, flaw: Flaw) -> Error {
-        match flaw {
-            Flaw::Unreadable(error) => {
-                Error::because(format!("cannot unpack '{}'", self.what), error)
-            }
-            Flaw::Refused { name, why } => refuse(&printable(&name), &why),
-            Flaw::TooLarge(max) => Error::new(format!(
-                "refusing '{}': unpacked it takes more than {max} bytes",
-                self.what
-            ))
-            .hint("--max-size takes more"),
-        }
+        explain(flaw, self.what)
     }
 
     fn member<R: BufRead>(
@@ -270,7 +277,13 @@ impl<'a> Unpacker<'a> {
                     return Ok(());
                 }
                 let device = fs::makedev(major, minor);
-                self.node(&path, FileType::CharacterDevice, device, &metadata).attempt(cannot)
+                match self.node(&path, FileType::CharacterDevice, device, &metadata) {
+                    Err(Errno::PERM) => {
+                        self.skipped.refused_nodes += 1;
+                        Ok(())
+                    }
+                    made => made.attempt(cannot),
+                }
             }
             EntryType::Fifo => self.node(&path, FileType::Fifo, 0, &metadata).attempt(cannot),
             other => {
@@ -371,15 +384,11 @@ impl<'a> Unpacker<'a> {
     ) -> rustix::io::Result<()> {
         self.place(path, |dir, name| {
             fs::symlinkat(target, dir, name)?;
-            fs::chownat(
-                dir,
-                name,
-                Some(metadata.uid),
-                Some(metadata.gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
-            fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-        })?;
+            let owned = own(dir, name, metadata);
+            fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(owned)
+        })
+        .and_then(|owned| self.count_owner(owned))?;
         self.set_attributes_of(path, metadata)
     }
 
@@ -400,17 +409,13 @@ impl<'a> Unpacker<'a> {
     ) -> rustix::io::Result<()> {
         self.place(path, |dir, name| {
             fs::mknodat(dir, name, file_type, Mode::empty(), device)?;
-            fs::chownat(
-                dir,
-                name,
-                Some(metadata.uid),
-                Some(metadata.gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
+            let owned = own(dir, name, metadata);
             // Follows links, but the name is a node made just now in a directory closed to others.
             fs::chmodat(dir, name, metadata.mode, AtFlags::empty())?;
-            fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-        })?;
+            fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(owned)
+        })
+        .and_then(|owned| self.count_owner(owned))?;
         self.set_attributes_of(path, metadata)
     }
 
@@ -432,13 +437,22 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
+    /// Without root only some owners can be given (EPERM), and in a user namespace some are nobody (EINVAL).
+    fn count_owner(&mut self, owned: rustix::io::Result<()>) -> rustix::io::Result<()> {
+        match owned {
+            Err(Errno::PERM | Errno::INVAL) => self.skipped.owners += 1,
+            owned => owned?,
+        }
+        Ok(())
+    }
+
     /// Set what a file or directory has besides its content.
     fn set(&mut self, file: impl AsFd, metadata: &Metadata) -> rustix::io::Result<()> {
         let file = file.as_fd();
         let found = fs::fstat(file)?; // a look costs much less than a change, which goes to a journal
         let owned = (found.st_uid, found.st_gid) == (metadata.uid.as_raw(), metadata.gid.as_raw());
         if !owned {
-            fs::fchown(file, Some(metadata.uid), Some(metadata.gid))?;
+            self.count_owner(fs::fchown(file, Some(metadata.uid), Some(metadata.gid)))?;
         }
         if !owned || Mode::from_raw_mode(found.st_mode) != metadata.mode {
             fs::fchmod(file, metadata.mode)?; // after chown, which takes setuid and setgid away
@@ -446,7 +460,7 @@ impl<'a> Unpacker<'a> {
         for (name, value) in &metadata.attributes {
             // After chown too, which takes capabilities away.
             match fs::fsetxattr(file, name.as_os_str(), value, XattrFlags::empty()) {
-                Err(Errno::NOTSUP) => self.skipped.attributes += 1,
+                Err(Errno::NOTSUP | Errno::PERM) => self.skipped.attributes += 1,
                 set => set?,
             }
         }
@@ -473,6 +487,11 @@ impl<'a> Unpacker<'a> {
         }
         Ok(self.skipped)
     }
+}
+
+fn own(dir: &OwnedFd, name: &OsStr, metadata: &Metadata) -> rustix::io::Result<()> {
+    let (uid, gid) = (Some(metadata.uid), Some(metadata.gid));
+    fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 impl Metadata {
@@ -532,7 +551,7 @@ fn refuse(entry: &str, why: &str) -> Error {
 }
 
 /// `bytes` without what could drive a terminal.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {

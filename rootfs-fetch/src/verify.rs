@@ -59,6 +59,11 @@ impl<T> Hashing<T> {
         Self { inner, hash: Sha256::new() }
     }
 
+    /// What it reads or writes.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+
     /// The sum of what has passed through so far.
     pub(crate) fn sum(&self) -> Sum {
         Sum(self.hash.clone().finalize().into())
