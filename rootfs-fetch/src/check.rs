@@ -5,8 +5,8 @@ use crate::{
     error::{Attempt as _, Error},
     http,
     source::{MIRRORS, machine_arch},
+    userns::{GET_RANGES, Rights},
 };
-use nix::unistd::geteuid;
 use std::{
     fs,
     io::{self, Write as _},
@@ -50,8 +50,10 @@ pub(crate) fn print() -> Result<ExitCode, Error> {
 }
 
 fn privileges() -> Missing {
-    let uid = geteuid();
-    (!uid.is_root()).then(|| (format!("user {uid} is not root"), "run as root".into()))
+    match Rights::look() {
+        Rights::Root | Rights::Ranges(_) => None,
+        Rights::Alone(why) => Some((why, GET_RANGES.into())),
+    }
 }
 
 fn server() -> Missing {

@@ -15,7 +15,7 @@ use crate::{
     sources::Sources,
     steps::Step,
     tree::Tree,
-    userns::{self, Ranges, Rights},
+    userns::{self, GET_RANGES, Ranges, Rights},
     verify::Sum,
 };
 use nix::unistd::geteuid;
@@ -134,10 +134,8 @@ impl Plan {
             _ => return Ok(()),
         };
         let user = geteuid();
-        Err(Error::new(format!("cannot {what} '{}' as user {user}: {why}", dest.display())).hint(
-            "run as root; or let root give you ids for newuidmap: \
-             'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER'",
-        ))
+        let why = format!("cannot {what} '{}' as user {user}: {why}", dest.display());
+        Err(Error::new(why).hint(GET_RANGES))
     }
 
     /// What is to be made or changed, if anything is.

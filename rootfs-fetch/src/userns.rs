@@ -34,6 +34,10 @@ const IDS: u32 = 65_536;
 /// Where the ranges are, and who may map them.
 const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap")];
 
+/// What helps a user who has none.
+pub(crate) const GET_RANGES: &str = "run as root; or let root give you ids for newuidmap: \
+    'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER'";
+
 /// Whose files this process can make.
 #[derive(Debug)]
 pub(crate) enum Rights {
