@@ -83,11 +83,12 @@ test-vm: build ## Run those that depend on the kernel in VMs, with cgroup v2 and
 
 bench: bench-all ## Measure them beside other tools; 'make bench-startup ROUNDS=5' is a part of it
 
-# Its own speed does not matter: no need to build it optimised. What does not make a container needs no root.
+# Its own speed does not matter: no need to build it optimised. What does not make a container needs no root. The tools
+# are copies, as installed ones are: what the linker wrote is mapped in smaller pieces.
 bench-%: build
 	@cargo build --locked --quiet --package benches
-	@mkdir -p target/bench
-	@$(if $(filter sizes build docs,$*),,$(SUDO)) BIN_DIR='$(CURDIR)/$(BIN)' target/debug/bench $* $(and $(ROUNDS),--rounds $(ROUNDS))
+	@install -D --target-directory=target/bench/bin $(BIN)/rootfs-fetch $(BIN)/netns-setup $(BIN)/cgroup-apply $(BIN)/ns-spawn
+	@$(if $(filter sizes build docs,$*),,$(SUDO)) BIN_DIR='$(CURDIR)/target/bench/bin' target/debug/bench $* $(and $(ROUNDS),--rounds $(ROUNDS))
 
 fuzz: ## Feed what reads lists, PAX records and paths with random input
 	@for target in sums pax paths; do \

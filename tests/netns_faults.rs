@@ -62,9 +62,10 @@ fn fail_each_call(before: &[&str]) -> usize {
 fn signals_wait_until_the_change_is_done() {
     need!(root());
     let host = host();
+    // HUP, INT, QUIT and TERM: bash itself, before it becomes the tool, blocks others for a moment.
     let line = format!(
         "exec 9>/run/netns-setup.{NAME}.lock; flock 9; {} up 9>&- & pid=$!
-        until grep -q 'SigBlk:.*[4-7]...$' /proc/$pid/status; do sleep 0.01; done
+        until grep -q '^SigBlk:\t0*4007$' /proc/$pid/status; do sleep 0.01; done
         kill -TERM $pid; kill -INT $pid; kill -HUP $pid; flock -u 9; wait $pid",
         tool_path("netns-setup").display()
     );

@@ -210,6 +210,7 @@ ns-spawn: unexpected argument '--bogus' found
 Usage: ns-spawn [OPTIONS] --root <DIR> [--] [COMMAND]...
        ns-spawn [OPTIONS] --join <PID> [--] [COMMAND]...
        ns-spawn --check
+       ns-spawn --generate <FORMAT>
 
 For more information, try '--help'.
 ";
