@@ -68,7 +68,7 @@ pub(crate) fn clone_process(flags: u64) -> Result<Side, Errno> {
 }
 
 /// The stack of a process that shares this one's memory: some kilobytes are used, the rest is never touched.
-const STACK_BYTES: usize = 64 * 1024;
+const STACK_BYTES: usize = 32 * 1024;
 
 /// A stack's unit, of the alignment that it has to have.
 type Word = u128;
