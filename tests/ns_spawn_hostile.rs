@@ -34,6 +34,26 @@ fn state_of(dir: &Path) -> String {
     outcome(Command::new("bash").args(["-c", line]).arg(dir)).success().stdout
 }
 
+/// CVE-2024-21626: what is run must not be found through a descriptor that the set-up had of the host.
+#[test]
+fn no_descriptor_of_the_hosts_leads_to_the_command() {
+    need!(root());
+    let dir = tempfile::tempdir().unwrap();
+    let rootfs = dir.path().join("rootfs");
+    write_busybox_rootfs(&rootfs);
+    fs::copy(rootfs.join("bin/busybox"), dir.path().join("outside")).unwrap();
+    for number in 3..64 {
+        let link = format!("/bin/busybox{number}");
+        let target = format!("/proc/self/fd/{number}/../outside");
+        symlink(target, rootfs.join(&link[1..])).unwrap();
+        for option in ["--hostname=x", "--as-pid-1", "--status-fd=2"] {
+            let ended = outcome(spawn(&rootfs).args([option, "--", &link, "echo", "outside"]));
+            assert!([126, 127].contains(&ended.code), "{link} {option}: {ended:?}");
+            assert_eq!(ended.stdout, "", "{link} {option}");
+        }
+    }
+}
+
 #[test]
 fn nothing_of_the_host_reaches_the_command() {
     need!(root());

@@ -17,12 +17,18 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow},
     unistd::{Gid, Uid, chdir, execve, getcwd, setgroups, setresgid, setresuid},
 };
-use rustix::{fd::OwnedFd, thread::CapabilitySet};
+use rustix::{
+    fd::{AsRawFd as _, OwnedFd},
+    thread::CapabilitySet,
+};
 use std::{
     ffi::{CString, OsStr, OsString},
     fs::{self, File},
     io::Read as _,
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
@@ -136,14 +142,16 @@ impl Command {
 
     /// Be COMMAND: the last steps of a process that was made for it. Returns only to say what went wrong.
     ///
-    /// `supervisor`: die with the process of this descriptor, where no init does so.
+    /// `supervisor`: die with the process of this descriptor, where no init does so. `channel`: what the exec closes,
+    /// and so tells the supervisor of.
     pub(crate) fn run(
         &self,
         terminal: &Attached,
         mask: &SigSet,
         supervisor: Option<&OwnedFd>,
+        channel: Option<&UnixStream>,
     ) -> Error {
-        match self.prepare(terminal, mask, supervisor) {
+        match self.prepare(terminal, mask, supervisor, channel) {
             Ok(()) => self.execute(),
             Err(error) => error,
         }
@@ -154,6 +162,7 @@ impl Command {
         terminal: &Attached,
         mask: &SigSet,
         supervisor: Option<&OwnedFd>,
+        channel: Option<&UnixStream>,
     ) -> Result<(), Error> {
         terminal.take_as_own()?;
         self.enter_workdir()?;
@@ -168,8 +177,10 @@ impl Command {
         self.privileges.seal(self.identity.uid)?;
         // The kernel forgets it where the user changes.
         supervisor.map_or(Ok(()), die_with)?;
-        sys::close_at_exec(&self.passed)
-            .attempt(|| "cannot close the descriptors above 2".into())?;
+        // Before the exec, which would still follow a path through one of the host's: CVE-2024-21626.
+        let kept = channel.map(|channel| channel.as_raw_fd().unsigned_abs());
+        let kept: Vec<_> = self.passed.iter().copied().chain(kept).collect();
+        sys::close_from(3, &kept).attempt(|| "cannot close the descriptors above 2".into())?;
         for number in &self.passed {
             sys::keep_at_exec(*number).attempt(|| format!("cannot pass on descriptor {number}"))?;
         }

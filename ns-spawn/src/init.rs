@@ -146,10 +146,11 @@ fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> 
     let terminal = attach_terminal(plan, &mut places)?;
     hide()?;
     if plan.as_pid_1 {
-        return Err(plan.command.run(&terminal, &mask, Some(&supervisor)));
+        let channel = places.channel.as_ref();
+        return Err(plan.command.run(&terminal, &mask, Some(&supervisor), channel));
     }
     let command = sys::run_in_own_memory(|| {
-        plan.command.run(&terminal, &mask, None).leave_on(page);
+        plan.command.run(&terminal, &mask, None, places.channel.as_ref()).leave_on(page);
         1
     });
     let command = command.attempt(|| "cannot fork".into())?;
@@ -197,7 +198,7 @@ fn forget<T>(owners: T, stops: Option<&UnixStream>) -> Result<(), Error> {
     // the values own must not be closed a second time.
     std::mem::forget(owners);
     let kept = stops.map(|stops| stops.as_raw_fd().unsigned_abs());
-    sys::close_all_but(kept).attempt(|| "cannot close init's descriptors".into())?;
+    sys::close_from(0, kept.as_slice()).attempt(|| "cannot close init's descriptors".into())?;
     security::limit_capabilities(CapabilitySet::KILL)
 }
 

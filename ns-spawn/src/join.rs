@@ -80,7 +80,7 @@ impl Join {
             Side::Child => {
                 close_other_end(ours);
                 let error = match self.enter(&supervisor, theirs) {
-                    Ok(terminal) => self.command.run(&terminal, &mask, Some(&supervisor)),
+                    Ok(terminal) => self.command.run(&terminal, &mask, Some(&supervisor), theirs),
                     Err(error) => error,
                 };
                 error.leave_on(page);

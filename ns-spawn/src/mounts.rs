@@ -6,7 +6,7 @@ use crate::{
     error::{Attempt as _, Error},
     rootfs::{Kind, attach, detached_copy, leave_open, needs_root, old_kernel},
 };
-use nix::mount::mount;
+use nix::mount::{MsFlags, mount};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{Access, AtFlags, CWD, FileType, Mode, accessat, fstat, mknodat, symlinkat},
@@ -15,6 +15,7 @@ use rustix::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
+    process::fchdir,
 };
 
 /// A file system to make: its type, its options, the attributes of its mount, where it goes.
@@ -338,17 +339,13 @@ const EMPTY: Filesystem<'_> = Filesystem {
 /// Make the paths of [`READ_ONLY_PROC`] read-only in `proc`, a /proc made by us that nobody else can change yet, and
 /// all else in it writable.
 ///
-/// It has been mounted read-only, and so are copies of its parts: that is one call less for each than to change them.
+/// It has been mounted read-only, and so are binds of its parts: that is one call less for each than to change them.
 pub(crate) fn keep_read_only(proc: BorrowedFd<'_>) -> Result<(), Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
+    fchdir(proc).attempt(|| "cannot enter '/proc'".into())?;
     for path in READ_ONLY_PROC {
-        let done = open_tree(proc, path, flags).map(leave_open).and_then(|copy| {
-            move_mount(copy, "", proc, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        });
-        match done {
-            Ok(()) | Err(Errno::NOENT) => {}
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        match mount(Some(path), path, None::<&str>, bind, None::<&str>) {
+            Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
             Err(err) => {
                 return Err(err).attempt(|| format!("cannot keep '/proc/{path}' read-only"));
             }

@@ -99,6 +99,7 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     if job.shows_program() {
         program::seal()?;
     }
+    sys::trim_heap();
     let (mask, saved) = (take_signals()?, Saved::new());
     let page = Page::new().attempt(|| "cannot map a page".into())?;
     let own_terminal = matches!(job.terminal(), Terminal::Own { .. });

@@ -42,6 +42,16 @@ fn open_standard_streams() {
     }
 }
 
+/// Give back to the kernel what is free of the heap: reading the options takes more than all that follows, and every
+/// container has two processes that would keep it.
+pub(crate) fn trim_heap() {
+    // SAFETY: only what is free is given back.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// On which side of the clone one is.
 pub(crate) enum Side {
     /// The caller, with the child's PID as the caller sees it.
@@ -153,50 +163,23 @@ pub(crate) fn signal_on_input(fd: impl AsFd) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Close all descriptors above 2 at the next exec. Linux before 5.11 cannot close all of them then: there, from
-/// [`MANY`] on, all but `passed` are closed at once.
+/// Close the descriptors from `first` on, but for `kept`. Values that own one must not be dropped any more.
 ///
-/// Nothing but that exec, or the end of this process, may follow.
-pub(crate) fn close_at_exec(passed: &[u32]) -> Result<(), Errno> {
-    match close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) {
-        Err(Errno::EINVAL) => {}
-        done => return done,
-    }
-    for number in 3..MANY {
-        // SAFETY: takes no pointers.
-        match Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }) {
-            Ok(_) | Err(Errno::EBADF) => {}
-            Err(errno) => return Err(errno),
+/// Allocates nothing: see [`run_in_own_memory`].
+pub(crate) fn close_from(first: u32, kept: &[u32]) -> Result<(), Errno> {
+    let mut first = first;
+    while let Some(next) = kept.iter().copied().filter(|number| *number >= first).min() {
+        if next > first {
+            close_range(first, next - 1)?;
         }
+        first = next + 1;
     }
-    let many = MANY.unsigned_abs();
-    let mut kept: Vec<_> = passed.iter().copied().filter(|number| *number >= many).collect();
-    kept.sort_unstable();
-    let mut first = many;
-    for number in kept {
-        if number > first {
-            close_range(first, number - 1, 0)?;
-        }
-        first = number + 1;
-    }
-    close_range(first, u32::MAX, 0)
+    close_range(first, u32::MAX)
 }
 
-/// More descriptors than ns-spawn has itself, of which one tells by its end that there was an exec.
-const MANY: i32 = 1024;
-
-/// Close all descriptors but `kept`, at once. Values that own one must have been forgotten.
-pub(crate) fn close_all_but(kept: Option<u32>) -> Result<(), Errno> {
-    match kept {
-        None => close_range(0, u32::MAX, 0),
-        Some(0) => close_range(1, u32::MAX, 0),
-        Some(kept) => close_range(0, kept - 1, 0).and_then(|()| close_range(kept + 1, u32::MAX, 0)),
-    }
-}
-
-fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
-    // SAFETY: takes no pointers. That nothing uses what is closed is for the two callers above.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+fn close_range(first: u32, last: u32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers. That nothing uses what is closed is for the caller above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// seccomp(2), `SECCOMP_SET_MODE_FILTER`: put this thread, the only one, under the filter `program`.
