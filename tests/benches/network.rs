@@ -97,10 +97,14 @@ fn candidates(host: &Host) -> Result<Candidates, Error> {
             [words(&format!("{floor} up f{{n}}")), words(&format!("{floor} {down} f{{n}}"))],
         );
     }
-    list.add("netns-setup", [up.clone(), words(&format!("{netns_setup} down bench"))]);
+    list.add("netns-setup", [up, words(&format!("{netns_setup} down bench"))]);
     let help = host.runner.output(&words(&format!("{netns_setup} down --help")))?;
     if help.contains("--no-wait") {
-        let down = words(&format!("{netns_setup} down --no-wait bench"));
+        // Names of its own: an 'up' of the same names right behind it waits for what is left of them.
+        let names = "--host-link left_host --container-link left_cont";
+        let addresses = "--host-addr 192.168.15.1/24 --container-addr 192.168.15.2/24";
+        let up = words(&format!("{netns_setup} up {names} {addresses} left"));
+        let down = words(&format!("{netns_setup} down --no-wait left"));
         list.add("netns-setup, --no-wait", [up, down]);
     }
     let outside = write(host, "batch-outside", BATCH_OUTSIDE)?;
