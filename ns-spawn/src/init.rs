@@ -199,7 +199,9 @@ fn forget<T>(owners: T, stops: Option<&UnixStream>) -> Result<(), Error> {
     std::mem::forget(owners);
     let kept = stops.map(|stops| stops.as_raw_fd().unsigned_abs());
     sys::close_from(0, kept.as_slice()).attempt(|| "cannot close init's descriptors".into())?;
-    security::limit_capabilities(CapabilitySet::KILL)
+    security::limit_capabilities(CapabilitySet::KILL)?;
+    sys::give_up_heap(); // neither reaping nor passing on takes any
+    Ok(())
 }
 
 /// Reap, and pass on to COMMAND what the supervisor sends, until COMMAND ends. The kernel then kills the rest.

@@ -15,7 +15,7 @@ use std::{
         raw::{c_char, c_int, c_void},
     },
     ptr,
-    sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering},
+    sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use std::{
 // SAFETY: this is the function that the C library calls by this name.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
+    HEAP.store(ptr::from_ref(Box::leak(Box::new(0_u8))).addr(), Ordering::Relaxed);
     open_standard_streams();
     exit_now(crate::main().into()) // what was printed is out: standard output goes line by line
 }
@@ -43,13 +44,35 @@ fn open_standard_streams() {
 }
 
 /// Give back to the kernel what is free of the heap: reading the options takes more than all that follows, and every
-/// container has two processes that would keep it.
+/// container has two processes that would keep it. Other C libraries than GNU's do so themselves.
 pub(crate) fn trim_heap() {
     // SAFETY: only what is free is given back.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+/// The address of what was allocated first, or 0.
+static HEAP: AtomicUsize = AtomicUsize::new(0);
+
+/// A page where they are small. Where they are larger, the heap is kept: madvise(2) wants whole ones.
+const PAGE: usize = 4096;
+
+/// Give all of the heap back to the kernel. Nothing on it may be used any more, nor may anything be allocated.
+pub(crate) fn give_up_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes and gives addresses alone.
+    let end = unsafe { libc::sbrk(0) };
+    #[cfg(not(target_env = "gnu"))]
+    let end: *mut c_void = ptr::null_mut(); // its heap may be anywhere
+    let first = HEAP.load(Ordering::Relaxed);
+    let start = first.next_multiple_of(PAGE);
+    if first != 0 && start < end.addr() {
+        // SAFETY: between the first allocation and the program break lies nothing but the heap (brk(2)); that nobody
+        // uses it is for the caller.
+        unsafe { libc::madvise(end.with_addr(start), end.addr() - start, libc::MADV_DONTNEED) };
+    }
 }
 
 /// On which side of the clone one is.
