@@ -228,7 +228,11 @@ fn make_container_ends_at_a_prompt_with_job_control() {
         .map(|word| format!("'{}'", word.to_str().unwrap()))
         .collect();
     let line = format!("{}; read x; echo got=$x", words.join(" "));
-    command.args(["--norc", "-i"]).env("PS1", "outer> ").env("LINE", line).env_remove("MAKEFLAGS");
+    command
+        .args(["--norc", "--noediting", "-i"])
+        .env("PS1", "outer> ")
+        .env("LINE", line)
+        .env_remove("MAKEFLAGS");
     let mut pty = Pty::start(&command, 33, 101);
     pty.see("outer> ");
     pty.enter("bash -c \"$LINE\"\n");

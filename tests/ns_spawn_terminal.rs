@@ -15,7 +15,7 @@ use std::{
 /// An interactive shell at a terminal, which has said that it is ready.
 fn outer_shell() -> Pty {
     let mut command = Command::new("bash");
-    command.args(["--norc", "-i"]).env("PS1", "outer> ");
+    command.args(["--norc", "--noediting", "-i"]).env("PS1", "outer> ");
     let mut pty = Pty::start(&command, 24, 80);
     pty.see("outer> ");
     pty
@@ -34,7 +34,7 @@ fn script_in_a_terminal(options: &str) -> Pty {
         busybox_rootfs().display()
     );
     let mut command = Command::new("bash");
-    command.args(["--norc", "-i"]).env("PS1", "outer> ").env("LINE", line);
+    command.args(["--norc", "--noediting", "-i"]).env("PS1", "outer> ").env("LINE", line);
     let mut pty = Pty::start(&command, 33, 101);
     pty.see("outer> ");
     pty.enter("bash -c \"$LINE\"\n");

@@ -3,6 +3,7 @@
 use crate::{
     error::{Attempt as _, Error},
     host::{results, top},
+    machine,
 };
 use std::fs;
 
@@ -16,6 +17,7 @@ pub(crate) fn write() -> Result<(), Error> {
     let mut page = String::new();
     for line in FRAME.lines() {
         match line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->")) {
+            Some("versions") => page += &machine::versions(),
             Some(section) => page += &found(&results.join(format!("{section}.md")), section)?,
             None => page += line,
         }

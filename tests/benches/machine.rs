@@ -1,6 +1,37 @@
 //! What was measured on, and with which versions.
 
-use std::fs;
+use std::{fs, process::Command};
+
+/// What else was measured, and what was used for it: how each says its version.
+const PEERS: [&str; 14] = [
+    "rustc --version",
+    "bwrap --version",
+    "unshare --version",
+    "ip -V",
+    "crun --version",
+    "runc --version",
+    "podman --version",
+    "systemd-nspawn --version",
+    "docker --version",
+    "tar --version",
+    "bsdtar --version",
+    "pigz --version",
+    "igzip --version",
+    "sysbench --version",
+];
+
+/// The first line that each gives of itself.
+pub(crate) fn versions() -> String {
+    let first_line = |line: &&str| {
+        let mut words = line.split(' ');
+        let output = Command::new(words.next()?).args(words).output().ok()?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        Some(said.lines().find(|line| !line.trim().is_empty())?.trim().to_owned())
+    };
+    let said: Vec<_> = PEERS.iter().filter_map(first_line).collect();
+    format!("Versions: {}.", said.join("; "))
+}
 
 /// The machine in one line.
 pub(crate) fn describe() -> String {
@@ -19,7 +50,7 @@ pub(crate) fn describe() -> String {
     format!(
         "{cpus} × {model}{hypervisor}, {} GiB, Linux {}, {system}, cgroups {}",
         kib.div_ceil(1024 * 1024),
-        kernel.trim(),
+        kernel.split('-').next().unwrap_or_default().trim(), // what follows is the builder's
         cgroups(),
     )
 }
