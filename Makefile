@@ -21,6 +21,8 @@ DESTDIR ?=
 
 BIN := target/release
 TOOLS := rootfs-fetch netns-setup cgroup-apply ns-spawn
+# Those that .cargo/link-statically links without shared libraries.
+STATIC := netns-setup cgroup-apply ns-spawn
 # Manual pages and completions, as the tools themselves print them.
 GENERATED := $(BIN)/generated
 PACKAGE := container-taken-apart
@@ -39,7 +41,7 @@ RUN_AS_ROOT := --config "target.'cfg(all())'.runner='sudo --preserve-env=BIN_DIR
 export CMD
 .DEFAULT_GOAL := help
 .PHONY: help container run rootfs network undo build gone test test-vm bench lint clean
-.PHONY: check check-host expected deny generated install uninstall deb test-deb
+.PHONY: start-order check check-host expected deny generated install uninstall deb test-deb
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -100,6 +102,15 @@ bench-%: build
 	@cargo build --locked --quiet --package benches
 	@install -D --target-directory=target/bench/bin $(BIN)/rootfs-fetch $(BIN)/netns-setup $(BIN)/cgroup-apply $(BIN)/ns-spawn
 	@$(if $(filter sizes build docs,$*),,$(SUDO)) BIN_DIR='$(CURDIR)/target/bench/bin' target/debug/bench $* $(and $(ROUNDS),--rounds $(ROUNDS))
+
+# From a trace of their starts. Written anew when the code or the compiler has changed much; what a list names in vain is
+# passed over.
+start-order: build ## Tell the linker anew which functions a start of the tools calls
+	@for tool in $(STATIC); do \
+		cargo rustc --release --locked --quiet --package $$tool --bin $$tool -- \
+			-C link-arg=-Wl,-Map=$(CURDIR)/target/bench/$$tool.map || exit 1; done
+	@$(MAKE) --no-print-directory bench-order
+	@for tool in $(STATIC); do cp target/bench/$$tool.ld $$tool/start.ld || exit 1; done
 
 fuzz: ## Feed what reads lists, PAX records and paths with random input
 	@for target in sums pax paths; do \

@@ -1,4 +1,5 @@
-//! Compiles the built-in seccomp filters, so that they cost nothing when a container starts.
+//! Compiles the built-in seccomp filters, so that they cost nothing when a container starts, and has the linker put side by
+//! side what a start calls.
 
 #[path = "src/seccomp/compile.rs"]
 mod compile;
@@ -39,5 +40,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     fs::write(Path::new(&env::var("OUT_DIR")?).join("built.rs"), text)?;
     println!("cargo::rerun-if-changed=build.rs"); // what it includes counts as well
+    order_functions()
+}
+
+/// Linkers that read no scripts.
+const WITHOUT_SCRIPTS: [&str; 2] = ["mold", "wild"];
+
+fn order_functions() -> Result<(), Box<dyn Error>> {
+    let linker =
+        ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER"].map(|name| env::var(name).unwrap_or_default());
+    if !WITHOUT_SCRIPTS.iter().any(|name| linker.iter().any(|words| words.contains(name))) {
+        println!("cargo::rustc-link-arg-bins=-T");
+        println!("cargo::rustc-link-arg-bins={}/start.ld", env::var("CARGO_MANIFEST_DIR")?);
+    }
+    println!("cargo::rerun-if-changed=start.ld");
     Ok(())
 }

@@ -38,6 +38,8 @@ pub(crate) enum Section {
     Sizes,
     /// A release build from nothing
     Build,
+    /// Write which functions a start calls: 'make start-order'
+    Order,
     /// Write what was measured last to docs/benchmarks.md
     Docs,
 }

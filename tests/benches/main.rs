@@ -12,6 +12,7 @@ mod host;
 mod machine;
 mod measure;
 mod network;
+mod order;
 mod peers;
 mod plot;
 mod report;
@@ -44,6 +45,11 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Section::Docs => return docs::write(),
         Section::Sizes => sizes::measure()?,
         Section::Build => sizes::build()?,
+        Section::Order => {
+            let host = Host::new(false)?;
+            order::write(&host)?;
+            return host.leave();
+        }
         section => measure(section, cli.rounds)?,
     }
     .write()
@@ -79,7 +85,7 @@ fn measure(section: Section, rounds: Option<usize>) -> Result<Report, Error> {
         Section::Unpack => unpack::measure(&host, rounds(15)),
         Section::Scale => scale::measure(&host, rounds(5)),
         Section::Chain => chain::measure(&host, rounds(50)),
-        Section::All | Section::Sizes | Section::Build | Section::Docs => {
+        Section::All | Section::Sizes | Section::Build | Section::Order | Section::Docs => {
             unreachable!("none of them needs a host")
         }
     }?;
