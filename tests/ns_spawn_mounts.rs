@@ -227,6 +227,21 @@ fn proc_sys_and_dev_are_as_asked_for() {
 }
 
 #[test]
+fn a_host_whose_device_nodes_are_something_else_is_refused() {
+    need!(root());
+    let host = Host::new();
+    let dir = rootfs_with_names();
+    host.sh("mount --bind /dev/null /dev/zero").success();
+    let line =
+        format!("{} --root {} -- true", tool_path("ns-spawn").display(), dir.path().display());
+    let refused = "ns-spawn: '/dev/zero' is not the character device 1:5\n";
+    assert_eq!(host.sh(&line), failure(125, refused.into()));
+    host.sh("umount /dev/zero; mount --bind /etc/passwd /dev/full").success();
+    let refused = "ns-spawn: '/dev/full' is not the character device 1:7\n";
+    assert_eq!(host.sh(&line), failure(125, refused.into()));
+}
+
+#[test]
 fn on_a_kernel_without_mount_setattr_it_is_as_safe_or_says_no() {
     need!(root());
     need!(crate::support::installed("strace"));

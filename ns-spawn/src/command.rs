@@ -196,11 +196,11 @@ impl Command {
 
     /// Enter the working directory, and see that it is inside: CVE-2024-21626.
     fn enter_workdir(&self) -> Result<(), Error> {
+        if self.workdir == Path::new("/") {
+            return Ok(()); // where the new root, or joining another's, has led
+        }
         let shown = self.workdir.display();
         chdir(&self.workdir).attempt(|| format!("cannot enter working directory '{shown}'"))?;
-        if self.workdir == Path::new("/") {
-            return Ok(()); // what is nowhere but inside
-        }
         let entered = getcwd().attempt(|| format!("cannot enter working directory '{shown}'"))?;
         if entered.is_absolute() {
             Ok(())

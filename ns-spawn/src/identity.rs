@@ -18,6 +18,9 @@ pub(crate) struct Identity {
 /// The largest file read: the rootfs need not be friendly.
 const LIMIT: u64 = 4 << 20;
 
+/// More than most of them have: one call reads it all, and another finds the end.
+const ONE_READ: usize = 4 << 10;
+
 impl Identity {
     /// Look `user` (`NAME`, `UID` or `UID:GID`) up in the rootfs.
     ///
@@ -73,6 +76,7 @@ fn read_passwd(rootfs: &Rootfs) -> Result<Vec<u8>, Error> {
     let Some(file) = rootfs.open_file("etc/passwd")? else {
         return Ok(text);
     };
+    text.reserve(ONE_READ);
     file.take(LIMIT)
         .read_to_end(&mut text)
         .attempt(|| format!("cannot read '{}/etc/passwd'", rootfs.shown()))?;

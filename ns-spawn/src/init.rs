@@ -6,8 +6,8 @@ use crate::{
     error::{Attempt as _, Error},
     etc,
     mounts::{
-        self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, Masks, PROC,
-        PTS_WITHOUT_GROUP, READ_ONLY_PROC, SYS,
+        self, BELOW_DEV, DEV, DEVICES, LINKS, MASKED_PROC, MASKED_SYS, PROC, PTS_WITHOUT_GROUP,
+        READ_ONLY_PROC, SYS,
     },
     netns, overlay,
     plan::{Plan, quote},
@@ -36,8 +36,6 @@ use std::{
 pub(crate) struct Opened {
     /// The rootfs's mount.
     tree: OwnedFd,
-    /// The host's device nodes.
-    devices: Vec<OwnedFd>,
     /// The files of /etc/netns/NAME.
     etc_files: Vec<OwnedFd>,
     /// What the user wants bound, in the order of the plan's volumes.
@@ -52,7 +50,6 @@ impl Opened {
         let etc_files = plan.netns.as_ref().map(|netns| netns.detach_files(inside));
         Ok(Self {
             tree: plan.rootfs.detach(inside)?,
-            devices: mounts::detach_devices()?,
             etc_files: etc_files.transpose()?.unwrap_or_default(),
             volumes: plan
                 .volumes
@@ -349,15 +346,11 @@ fn lay_overlay(plan: &Plan, places: &mut Places) -> Result<(), Error> {
 }
 
 fn mount_volumes(plan: &Plan, places: &Places) -> Result<(), Error> {
-    let mut masks = masks(places)?;
-    plan.volumes.iter().zip(&places.opened.volumes).try_for_each(|(volume, copy)| {
-        volume.mount(copy.as_ref(), places.opened.tree.as_fd(), &mut masks)
-    })
-}
-
-fn masks(places: &Places) -> Result<Masks<'_>, Error> {
-    let null = places.opened.devices.first().ok_or_else(|| Error::new("there is no /dev/null"))?;
-    Ok(Masks::new(null.as_fd()))
+    let dev = places.dev.as_ref().map(OwnedFd::as_fd);
+    plan.volumes
+        .iter()
+        .zip(&places.opened.volumes)
+        .try_for_each(|(volume, copy)| volume.mount(copy.as_ref(), places.opened.tree.as_fd(), dev))
 }
 
 /// Without this the mounts below would also appear on the host: systemd makes "/" shared.
@@ -391,11 +384,11 @@ fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Er
 
 fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     let dev = mount(&DEV, places)?;
-    mounts::populate(dev.as_fd(), &places.opened.devices)?;
+    fchdir(&dev).attempt(|| "cannot enter '/dev'".into())?;
+    mounts::populate()?;
     restrict(&dev, 0)
         .attempt(|| "cannot set the attributes of '/dev'".into())
         .map_err(old_kernel)?;
-    fchdir(&dev).attempt(|| "cannot enter '/dev'".into())?;
     let [pts, below @ ..] = &BELOW_DEV;
     if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_here()?;
     below.iter().try_for_each(mounts::Filesystem::mount_here)?;
@@ -409,13 +402,10 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
 }
 
 fn mask_paths(plan: &Plan, places: &Places) -> Result<(), Error> {
-    let mut masks = masks(places)?;
-    if let Some(sys) = &places.sys {
-        MASKED_SYS.iter().try_for_each(|path| masks.hide(sys.as_fd(), *path).map(drop))?;
-        masks.hide_thermal_throttle(sys.as_fd())?;
-    }
+    let cover = places.sys.as_ref().map(|sys| mounts::mask_sys(sys.as_fd())).transpose()?;
     let Some(proc) = &places.proc else { return Ok(()) };
-    MASKED_PROC.iter().try_for_each(|path| masks.hide(proc.as_fd(), *path).map(drop))?;
+    fchdir(proc).attempt(|| "cannot enter '/proc'".into())?;
+    mounts::mask_proc(cover.flatten())?;
     if plan.proc == Kernel::Ro { Ok(()) } else { mounts::keep_read_only(proc.as_fd()) }
 }
 
@@ -434,8 +424,8 @@ fn dev_lines(root: &str) -> Vec<String> {
 }
 
 fn mask_lines(root: &str) -> Vec<String> {
-    let proc = MASKED_PROC.iter().map(|(path, _)| format!("{root}/proc/{path}"));
-    let sys = MASKED_SYS.iter().map(|(path, _)| format!("{root}/sys/{path}"));
+    let proc = MASKED_PROC.paths().map(|path| format!("{root}/proc/{path}"));
+    let sys = MASKED_SYS.paths().map(|path| format!("{root}/sys/{path}"));
     let masked: Vec<_> = proc.chain(sys).collect();
     let read_only: Vec<_> =
         READ_ONLY_PROC.iter().map(|path| format!("{root}/proc/{path}")).collect();

@@ -6,11 +6,13 @@ use crate::{
     error::{Attempt as _, Error},
     rootfs::{Kind, attach, detached_copy, leave_open, needs_root, old_kernel},
 };
-use nix::mount::{MsFlags, mount};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{Access, AtFlags, CWD, FileType, Mode, accessat, fstat, mknodat, symlinkat},
-    io::Errno,
+    fs::{Access, AtFlags, CWD, FileType, Mode, accessat, mknodat, statat, symlinkat},
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -104,11 +106,15 @@ impl Filesystem<'_> {
     ///
     /// There mount(2) is as safe as the calls above, and one instead of six.
     pub(crate) fn mount_here(&self) -> Result<(), Error> {
+        self.mount_on(self.target)
+            .attempt(|| format!("cannot mount '{}' on '/dev/{}'", self.kind, self.target))
+    }
+
+    fn mount_on(&self, target: &str) -> nix::Result<()> {
         let options = self.options.iter().map(|(key, value)| format!("{key}={value}"));
         let options = options.collect::<Vec<_>>().join(",");
         let flags = mount_flags(self.attributes.bits().into());
-        mount(Some(self.kind), self.target, Some(self.kind), flags, Some(options.as_str()))
-            .attempt(|| format!("cannot mount '{}' on '/dev/{}'", self.kind, self.target))
+        mount(Some(self.kind), target, Some(self.kind), flags, Some(options.as_str()))
     }
 
     /// mount(8)'s options for it.
@@ -156,45 +162,40 @@ pub(crate) const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Detached copies of the host's device nodes, in the order of [`DEVICES`].
-///
-/// From the host, and checked: a rootfs's own nodes may be anything (CVE-2025-31133).
-pub(crate) fn detach_devices() -> Result<Vec<OwnedFd>, Error> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    let detach = |(name, (major, minor)): &(&str, (u32, u32))| {
-        let attempt = || format!("cannot bind '/dev/{name}'");
-        let node = open_tree(CWD, format!("/dev/{name}"), flags)
-            .attempt(attempt)
-            .map_err(needs_root)
-            .map_err(old_kernel)?;
-        let stat = fstat(&node).attempt(attempt)?;
-        let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if !character || device != (*major, *minor) {
-            return Err(Error::new(format!(
-                "'/dev/{name}' is not the character device {major}:{minor}"
-            )));
-        }
-        Ok(node)
-    };
-    DEVICES.iter().map(detach).collect()
-}
-
-/// Fill the fresh, still empty /dev.
-pub(crate) fn populate(dev: BorrowedFd<'_>, devices: &[OwnedFd]) -> Result<(), Error> {
-    for ((name, _), node) in DEVICES.iter().zip(devices) {
-        bind_in(dev, name, node).attempt(|| format!("cannot bind '/dev/{name}'"))?;
-    }
+/// Fill the fresh, still empty /dev, which is the current directory.
+pub(crate) fn populate() -> Result<(), Error> {
+    DEVICES.iter().try_for_each(|(name, numbers)| bind_device(name, *numbers))?;
     for (name, target) in LINKS {
-        symlinkat(target, dev, name).attempt(|| format!("cannot make the link '/dev/{name}'"))?;
+        symlinkat(target, CWD, name).attempt(|| format!("cannot make the link '/dev/{name}'"))?;
     }
     for filesystem in &BELOW_DEV {
-        rustix::fs::mkdirat(dev, filesystem.target, Mode::from_raw_mode(0o755))
+        rustix::fs::mkdirat(CWD, filesystem.target, Mode::from_raw_mode(0o755))
             .attempt(|| format!("cannot make '/dev/{}'", filesystem.target))?;
     }
     Ok(())
+}
+
+/// From the host, and looked at where it then is: a rootfs's own nodes may be anything (CVE-2025-31133).
+///
+/// The root directory is still the host's, so that its paths lead where they always do.
+fn bind_device(name: &str, (major, minor): (u32, u32)) -> Result<(), Error> {
+    let attempt = || format!("cannot bind '/dev/{name}'");
+    mknodat(CWD, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).attempt(attempt)?;
+    let node = format!("/dev/{name}");
+    bind(&node, name, MsFlags::empty()).attempt(attempt)?;
+    let stat = statat(CWD, name, AtFlags::SYMLINK_NOFOLLOW).attempt(attempt)?;
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let character = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if character && device == (major, minor) {
+        Ok(())
+    } else {
+        Err(Error::new(format!("'/dev/{name}' is not the character device {major}:{minor}")))
+    }
+}
+
+/// mount(2), `MS_BIND`, of `source` on `target`.
+fn bind(source: &str, target: &str, flags: MsFlags) -> nix::Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
 }
 
 /// Bind the terminal `slave`, by its descriptor, on /dev/console (CVE-2025-52565 did it by a path).
@@ -212,121 +213,125 @@ fn bind_in(dev: BorrowedFd<'_>, name: &str, copy: &OwnedFd) -> rustix::io::Resul
 
 /// What COMMAND must not see. Docker's list: moby's oci/defaults.go; paths that do not exist are passed over.
 ///
-/// Of each kind the one that most machines have is the last: a copy of the mount that hides is then left for no
-/// other, and getting rid of an unused one is slow.
-pub(crate) const MASKED_PROC: [(&str, Kind); 10] = [
-    ("asound", Kind::Directory),
-    ("scsi", Kind::Directory),
-    ("acpi", Kind::Directory),
-    ("kcore", Kind::File),
-    ("keys", Kind::File),
-    ("latency_stats", Kind::File),
-    ("sched_debug", Kind::File),
-    ("timer_list", Kind::File),
-    ("timer_stats", Kind::File),
-    ("interrupts", Kind::File),
-];
+/// Of the directories the one that most machines have is the last: getting rid of a mount that hides none is slow.
+pub(crate) const MASKED_PROC: Masked<'_> = Masked {
+    directories: &["asound", "scsi", "acpi"],
+    files: &[
+        "kcore",
+        "keys",
+        "latency_stats",
+        "sched_debug",
+        "timer_list",
+        "timer_stats",
+        "interrupts",
+    ],
+};
 
 /// The same for /sys. For every CPU there is `devices/system/cpu/cpuN/thermal_throttle` besides.
-pub(crate) const MASKED_SYS: [(&str, Kind); 2] =
-    [("devices/virtual/powercap", Kind::Directory), ("firmware", Kind::Directory)];
+pub(crate) const MASKED_SYS: Masked<'_> =
+    Masked { directories: &["devices/virtual/powercap", "firmware"], files: &[] };
+
+/// Paths in one file system that are hidden: directories under an empty read-only tmpfs, files under /dev/null.
+pub(crate) struct Masked<'a> {
+    directories: &'a [&'a str],
+    files: &'a [&'a str],
+}
+
+impl Masked<'_> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.directories.iter().chain(self.files).copied()
+    }
+}
 
 /// What COMMAND may only read: same source.
 pub(crate) const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// Hides paths: files under /dev/null, directories under one empty read-only tmpfs.
-pub(crate) struct Masks<'a> {
-    file: Cover<'a>,
-    directory: Cover<'a>,
+/// Hide [`MASKED_SYS`] in `sys`, made by us, which nobody else can change yet, and every `cpuN/thermal_throttle`: that
+/// tells what the neighbours compute. Gives a copy of what hides, to be attached elsewhere.
+pub(crate) fn mask_sys(sys: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
+    fchdir(sys).attempt(|| "cannot enter '/sys'".into())?;
+    let mut cover = Cover::default();
+    for path in MASKED_SYS.directories {
+        cover.hide(path)?;
+    }
+    // Either every CPU that is online has it or none. The first one cannot be taken offline.
+    let there = |dir: &str| accessat(sys, dir, Access::EXISTS, AtFlags::empty()).is_ok();
+    for cpu in 0.. {
+        let dir = format!("devices/system/cpu/cpu{cpu}");
+        if cpu > 0 && !there(&dir) {
+            break;
+        }
+        if !cover.hide(&format!("{dir}/thermal_throttle"))? && cpu == 0 {
+            break;
+        }
+    }
+    let copy = |path: String| {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(sys, &path, flags).attempt(|| format!("cannot copy the mask of '{path}'"))
+    };
+    cover.on.map(copy).transpose()
 }
 
-/// A mount that hides.
-struct Cover<'a> {
-    /// Where it is attached already: only from there can it be copied.
-    attached: Option<BorrowedFd<'a>>,
-    /// One that is attached nowhere yet.
+/// Hide [`MASKED_PROC`] in /proc, made by us, which nobody else can change yet and which is the current directory. `spare`
+/// hides its first directory, if there is one.
+pub(crate) fn mask_proc(spare: Option<OwnedFd>) -> Result<(), Error> {
+    let mut cover = Cover { on: None, spare };
+    for path in MASKED_PROC.directories {
+        cover.hide(path)?;
+    }
+    for path in MASKED_PROC.files {
+        match bind("/dev/null", path, MsFlags::empty()) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(err) => return Err(err).attempt(|| format!("cannot mask '{path}'")),
+        }
+    }
+    Ok(())
+}
+
+/// What hides directories below the current one: a single tmpfs for all.
+#[derive(Default)]
+struct Cover {
+    /// Where it is mounted.
+    on: Option<String>,
+    /// One that is mounted nowhere yet.
     spare: Option<OwnedFd>,
 }
 
-impl<'a> Masks<'a> {
-    /// `null`: where the host's /dev/null is attached already.
-    pub(crate) fn new(null: BorrowedFd<'a>) -> Self {
-        Self {
-            file: Cover { attached: Some(null), spare: None },
-            directory: Cover { attached: None, spare: None },
-        }
-    }
-
-    /// Hide `path` in `mount`, a /proc or /sys made by us that nobody else can change yet. Gives whether it is there.
-    pub(crate) fn hide(
-        &mut self,
-        mount: BorrowedFd<'_>,
-        (path, kind): (&str, Kind),
-    ) -> Result<bool, Error> {
-        self.cover(kind).lay(path, |cover| {
-            move_mount(cover, "", mount, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        })
-    }
-
-    /// Hide what is open as `target`, `path` in messages.
-    pub(crate) fn hide_at(&mut self, target: impl AsFd, path: &str) -> Result<(), Error> {
-        let stat = fstat(&target).attempt(|| format!("cannot mask '{path}'"))?;
-        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let kind = if directory { Kind::Directory } else { Kind::File };
-        self.cover(kind).lay(path, |cover| attach(cover, &target)).map(drop)
-    }
-
-    fn cover(&mut self, kind: Kind) -> &mut Cover<'a> {
-        match kind {
-            Kind::File => &mut self.file,
-            Kind::Directory => &mut self.directory,
-        }
-    }
-
-    /// Hide every `cpuN/thermal_throttle` in `sys`: it tells what the neighbours compute.
-    ///
-    /// Either every CPU that is online has it or none. The first one cannot be taken offline.
-    pub(crate) fn hide_thermal_throttle(&mut self, sys: BorrowedFd<'_>) -> Result<(), Error> {
-        let there = |dir: &str| accessat(sys, dir, Access::EXISTS, AtFlags::empty()).is_ok();
-        for cpu in 0.. {
-            let dir = format!("devices/system/cpu/cpu{cpu}");
-            if cpu > 0 && !there(&dir) {
-                break;
+impl Cover {
+    /// Hide `path`, if that is there. Gives whether it is.
+    fn hide(&mut self, path: &str) -> Result<bool, Error> {
+        let hidden = match (&self.on, &self.spare) {
+            (Some(on), _) => bind(on, path, MsFlags::empty()),
+            (None, Some(spare)) => {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                move_mount(spare, "", CWD, path, flags)
+                    .map_err(|err| Errno::from_raw(err.raw_os_error()))
             }
-            let hidden = self.hide(sys, (&format!("{dir}/thermal_throttle"), Kind::Directory))?;
-            if cpu == 0 && !hidden {
-                break;
+            (None, None) => EMPTY.mount_on(path),
+        };
+        match hidden {
+            Ok(()) => {
+                self.on.get_or_insert_with(|| path.to_owned());
+                Ok(true)
             }
+            Err(Errno::ENOENT) => Ok(false),
+            Err(err) => Err(err).attempt(|| format!("cannot mask '{path}'")),
         }
-        Ok(())
     }
 }
 
-impl Cover<'_> {
-    /// Lay one with `attach` on `path`, if that exists. Gives whether it does.
-    fn lay(
-        &mut self,
-        path: &str,
-        attach: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
-    ) -> Result<bool, Error> {
-        let attempt = || format!("cannot mask '{path}'");
-        let cover = match (self.spare.take(), self.attached) {
-            (Some(spare), _) => spare,
-            (None, Some(attached)) => detached_copy(attached, false).attempt(attempt)?,
-            (None, None) => EMPTY.make()?,
-        };
-        match attach(cover.as_fd()) {
-            Ok(()) => {
-                self.attached = Some(leave_open(cover));
-                Ok(true)
-            }
-            Err(Errno::NOENT) => {
-                self.spare = Some(cover); // it serves for the next
-                Ok(false)
-            }
-            Err(err) => Err(err).attempt(attempt),
+/// Hides what the user wants hidden, open as `target`, `path` in messages: a file under the null of `dev`, a directory
+/// under an empty read-only tmpfs.
+pub(crate) fn mask(target: impl AsFd, path: &str, dev: BorrowedFd<'_>) -> Result<(), Error> {
+    let attempt = || format!("cannot mask '{path}'");
+    let cover = match Kind::of(&target).attempt(attempt)? {
+        Kind::Directory => EMPTY.make()?,
+        Kind::File => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            open_tree(dev, "null", flags).attempt(attempt)?
         }
-    }
+    };
+    attach(cover, &target).attempt(attempt)
 }
 
 const EMPTY: Filesystem<'_> = Filesystem {
@@ -336,16 +341,14 @@ const EMPTY: Filesystem<'_> = Filesystem {
     target: "(masked)",
 };
 
-/// Make the paths of [`READ_ONLY_PROC`] read-only in `proc`, a /proc made by us that nobody else can change yet, and
-/// all else in it writable.
+/// Make the paths of [`READ_ONLY_PROC`] read-only in `proc`, a /proc made by us that nobody else can change yet and that is
+/// the current directory, and all else in it writable.
 ///
 /// It has been mounted read-only, and so are binds of its parts: that is one call less for each than to change them.
 pub(crate) fn keep_read_only(proc: BorrowedFd<'_>) -> Result<(), Error> {
-    fchdir(proc).attempt(|| "cannot enter '/proc'".into())?;
     for path in READ_ONLY_PROC {
-        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-        match mount(Some(path), path, None::<&str>, bind, None::<&str>) {
-            Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
+        match bind(path, path, MsFlags::MS_REC) {
+            Ok(()) | Err(Errno::ENOENT) => {}
             Err(err) => {
                 return Err(err).attempt(|| format!("cannot keep '/proc/{path}' read-only"));
             }

@@ -3,7 +3,7 @@
 use crate::{
     attributes::restrict,
     error::{Attempt as _, Error},
-    rootfs::{Kind, attach, detach, mount_point_within, needs_root, old_kernel},
+    rootfs::{Kind, attach, detach, leave_open, mount_point_within, needs_root, old_kernel},
     sys,
 };
 use nix::{
@@ -14,12 +14,13 @@ use nix::{
 };
 use rustix::{
     fd::{AsFd as _, BorrowedFd, OwnedFd},
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, FileType, Mode, OFlags, RawDir, openat},
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 use std::{
     ffi::OsStr,
-    fs, io,
+    mem::MaybeUninit,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -108,7 +109,7 @@ impl Netns {
             let attempt = || {
                 format!("cannot bind '{}' on '{}'", file.source.display(), file.target.display())
             };
-            attach(copy, target).attempt(attempt)?;
+            attach(copy, leave_open(target)).attempt(attempt)?;
             restrict(copy, closed).attempt(attempt).map_err(old_kernel)?;
         }
         Ok(())
@@ -121,19 +122,31 @@ impl Netns {
 }
 
 fn etc_files(dir: &Path) -> Result<Vec<EtcFile>, Error> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(err) => return Err(err).attempt(|| format!("cannot read '{}'", dir.display())),
+    let attempt = || format!("cannot read '{}'", dir.display());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = match openat(CWD, dir, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        opened => opened.attempt(attempt)?,
     };
     let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry.attempt(|| format!("cannot read '{}'", dir.display()))?;
-        let source = entry.path();
-        let file = openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .attempt(|| format!("cannot open '{}'", source.display()))?;
-        let kind = if source.is_dir() { Kind::Directory } else { Kind::File };
-        let target = Path::new("/etc").join(entry.file_name());
+    let mut buffer = [MaybeUninit::uninit(); 2048];
+    let mut entries = RawDir::new(&opened, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.attempt(attempt)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let source = dir.join(name);
+        let attempt = || format!("cannot open '{}'", source.display());
+        let file =
+            openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).attempt(attempt)?;
+        let kind = match entry.file_type() {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            _ => Kind::of(&file).attempt(attempt)?, // a link leads to it, or the file system does not tell
+        };
+        let target = Path::new("/etc").join(name);
         files.push(EtcFile { file, source, target, kind });
     }
     files.sort_by(|a, b| a.target.cmp(&b.target));

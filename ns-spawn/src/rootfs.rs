@@ -12,10 +12,7 @@ use nix::{
 };
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, mkdirat, openat,
-        openat2, statx,
-    },
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
     io::Result as SysResult,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
     process::fchdir,
@@ -37,6 +34,15 @@ pub(crate) struct Rootfs {
 pub(crate) enum Kind {
     Directory,
     File,
+}
+
+impl Kind {
+    /// That of what is open as `fd`.
+    pub(crate) fn of(fd: impl AsFd) -> SysResult<Self> {
+        let mode = fstat(fd)?.st_mode;
+        let directory = FileType::from_raw_mode(mode) == FileType::Directory;
+        Ok(if directory { Self::Directory } else { Self::File })
+    }
 }
 
 impl Rootfs {
@@ -146,16 +152,13 @@ pub(crate) fn switch_root(tree: BorrowedFd<'_>) -> Result<(), Error> {
         |err| err.hint_on(Errno::EINVAL, "pivot_root(2) does not work from an initramfs"),
     )?;
     umount2(".", MntFlags::MNT_DETACH).attempt(|| "cannot detach the old root".into())?;
-    // Were anything still mounted over '/', '/..' would lead there.
-    let mount_of = |path: &str| {
-        statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
-            .map(|stat| stat.stx_mnt_id)
-            .attempt(|| "cannot look at the new root".into())
-    };
-    if mount_of("/..")? == mount_of("/")? {
-        Ok(())
-    } else {
-        Err(Error::new("the old root is still mounted over the new one"))
+    // Were anything still mounted over '/', '/..' would lead there, to another mount.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(CWD, "/..", flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+        Err(rustix::io::Errno::XDEV) => {
+            Err(Error::new("the old root is still mounted over the new one"))
+        }
+        opened => opened.map(leave_open).map(drop).attempt(|| "cannot look at the new root".into()),
     }
 }
 

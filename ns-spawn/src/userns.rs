@@ -29,10 +29,11 @@ const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", 
 impl Userns {
     /// One is made when it is asked for, and when the caller is not root.
     pub(crate) fn plan(cli: &Cli) -> Result<Option<Self>, Error> {
-        let (uid, gid) = (geteuid(), getegid());
+        let uid = geteuid();
         if !cli.userns && uid.is_root() {
             return Ok(None);
         }
+        let gid = getegid();
         let name = name_of(uid.as_raw());
         let mut ranges = [Vec::new(), Vec::new()];
         let mut others = Ok(());

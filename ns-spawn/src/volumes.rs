@@ -4,7 +4,7 @@ use crate::{
     attributes::restrict,
     cli::Cli,
     error::{Attempt as _, Error},
-    mounts::{CLOSED, Filesystem, Masks},
+    mounts::{CLOSED, Filesystem, mask},
     plan::quote,
     rootfs::{Kind, attach, detach, find_within, mount_point_within, needs_root, old_kernel},
 };
@@ -118,12 +118,12 @@ impl Volume {
         if elsewhere { Ok(()) } else { mount_point_within(tree, &self.target, kind).map(drop) }
     }
 
-    /// Attach it inside `tree`. `copy` is what [`Self::detach`] gave.
+    /// Attach it inside `tree`. `copy` is what [`Self::detach`] gave, `dev` is the container's /dev, if it has one.
     pub(crate) fn mount(
         &self,
         copy: Option<&OwnedFd>,
         tree: BorrowedFd<'_>,
-        masks: &mut Masks<'_>,
+        dev: Option<BorrowedFd<'_>>,
     ) -> Result<(), Error> {
         let shown = self.target.display();
         match (&self.content, copy) {
@@ -143,7 +143,10 @@ impl Volume {
                 tmpfs(&options, name.trim_start_matches('/')).mount(target).map(drop)
             }
             (Content::Mask, _) => match find_within(tree, &self.target)? {
-                Some(target) => masks.hide_at(target, &self.target.to_string_lossy()),
+                Some(target) => {
+                    let dev = dev.ok_or_else(|| Error::new("there is no /dev/null"))?;
+                    mask(target, &self.target.to_string_lossy(), dev)
+                }
                 None => Ok(()), // what is not there needs no hiding
             },
             (Content::Bind { .. }, None) => {
