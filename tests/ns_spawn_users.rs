@@ -45,6 +45,28 @@ fn for_everybody() -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
+fn check_tells_an_ordinary_user_what_there_is_without_root() {
+    need!(root());
+    let host = Host::new();
+    host.sh("mkdir /run/etc && cp --archive /etc/. /run/etc && mount --bind /run/etc /etc && \
+             : >/etc/subuid && : >/etc/subgid")
+        .success();
+    let (_dir, program) = for_everybody();
+    let seen = outcome(as_user(&host, &program).arg("--check")).success().stdout;
+    let expected = "\
+no   privileges to make namespaces: user 12345 has no CAP_SYS_ADMIN
+     hint: run as root; without, ns-spawn makes a user namespace
+yes  user namespaces for ordinary users
+no   further users for containers without root (subuid): /etc/subuid gives user 12345 none
+     hint: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER
+";
+    assert!(seen.contains(expected), "{seen}");
+    host.sh("echo 12345:100000:65536 | tee /etc/subuid >/etc/subgid").success();
+    let seen = outcome(as_user(&host, &program).arg("--check")).success().stdout;
+    assert!(seen.contains("yes  further users for containers without root (subuid)\n"), "{seen}");
+}
+
+#[test]
 fn an_ordinary_user_without_ranges_is_root_inside_and_nobody_else() {
     need!(root());
     let host = Host::new();

@@ -1,6 +1,9 @@
 //! Whether this host can run containers; if not, why, and what helps.
 
-use crate::error::{Attempt as _, Error};
+use crate::{
+    error::{Attempt as _, Error},
+    userns::ranges_of,
+};
 use nix::{errno::Errno, libc, unistd::geteuid};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
@@ -17,14 +20,14 @@ use std::{
 struct Finding {
     what: &'static str,
     /// None: it is there. Else why not, and what helps.
-    missing: Option<(String, &'static str)>,
+    missing: Option<(String, String)>,
     /// Whether nothing works without it.
     needed: bool,
 }
 
 /// Print what was found: 0 if containers can be run, 1 if not.
 pub(crate) fn print() -> Result<u8, Error> {
-    let findings = look();
+    let findings = look()?;
     let mut text = String::new();
     for Finding { what, missing, needed } in &findings {
         let line = match (missing, needed) {
@@ -39,7 +42,7 @@ pub(crate) fn print() -> Result<u8, Error> {
     Ok(u8::from(!able))
 }
 
-fn look() -> Vec<Finding> {
+fn look() -> Result<Vec<Finding>, Error> {
     let namespaces = [
         ("mnt", "mount namespaces"),
         ("pid", "PID namespaces"),
@@ -53,7 +56,7 @@ fn look() -> Vec<Finding> {
         .map(|(file, what)| {
             let there = Path::new("/proc/self/ns").join(file).exists();
             let missing = (!there).then(|| {
-                ("the kernel has none".to_owned(), "use a kernel built with CONFIG_NAMESPACES")
+                ("the kernel has none".into(), "use a kernel built with CONFIG_NAMESPACES".into())
             });
             Finding { what, missing, needed: true }
         })
@@ -71,16 +74,19 @@ fn look() -> Vec<Finding> {
         call("mount_setattr (Linux 5.12), for trees of several mounts", mount_setattr());
     findings.push(Finding { needed: false, ..attributes });
     findings.push(filters());
-    findings.push(privileges());
-    findings.push(user_namespaces());
+    let (privileges, users) = (privileges(), user_namespaces());
+    // Who has none makes a user namespace, and has them in there.
+    findings.push(Finding { needed: users.missing.is_some(), ..privileges });
+    findings.push(users);
+    findings.push(further_users()?);
     findings.push(injection());
-    findings
+    Ok(findings)
 }
 
 fn call(what: &'static str, refused: Option<rustix::io::Errno>) -> Finding {
     let missing = refused.map(|errno| {
         let errno = Errno::from_raw(errno.raw_os_error());
-        (format!("{} ({errno:?})", errno.desc()), "use Linux 5.12 or later")
+        (format!("{} ({errno:?})", errno.desc()), "use Linux 5.12 or later".into())
     });
     Finding { what, missing, needed: true }
 }
@@ -96,8 +102,8 @@ fn filters() -> Finding {
     let there = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
     let missing = (!there).then(|| {
         (
-            "the kernel has none".to_owned(),
-            "use a kernel built with CONFIG_SECCOMP_FILTER, or --seccomp none",
+            "the kernel has none".into(),
+            "use a kernel built with CONFIG_SECCOMP_FILTER, or --seccomp none".into(),
         )
     });
     Finding { what: "system call filters (seccomp)", missing, needed: false }
@@ -107,7 +113,10 @@ fn privileges() -> Finding {
     let permitted = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     let missing = (!permitted.contains(CapabilitySet::SYS_ADMIN)).then(|| {
         let uid = geteuid();
-        (format!("user {uid} has no CAP_SYS_ADMIN"), "run as root")
+        (
+            format!("user {uid} has no CAP_SYS_ADMIN"),
+            "run as root; without, ns-spawn makes a user namespace".into(),
+        )
     });
     Finding { what: "privileges to make namespaces", missing, needed: true }
 }
@@ -127,19 +136,22 @@ fn user_namespaces() -> Finding {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
     let is = |name: &str, value: &str| read(name).trim() == value;
     let missing = if !Path::new("/proc/self/ns/user").exists() {
-        Some(("the kernel has none".to_owned(), "use a kernel built with CONFIG_USER_NS"))
+        Some(("the kernel has none".into(), "use a kernel built with CONFIG_USER_NS".into()))
     } else if is("kernel/unprivileged_userns_clone", "0") {
         Some((
             "kernel.unprivileged_userns_clone is 0".into(),
-            "sysctl kernel.unprivileged_userns_clone=1",
+            "sysctl kernel.unprivileged_userns_clone=1".into(),
         ))
     } else if is("user/max_user_namespaces", "0") {
-        Some(("user.max_user_namespaces is 0".into(), "sysctl user.max_user_namespaces=10000"))
+        Some((
+            "user.max_user_namespaces is 0".into(),
+            "sysctl user.max_user_namespaces=10000".into(),
+        ))
     } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
         let why = "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns is 1)";
         Some((
             why.into(),
-            "give ns-spawn an AppArmor profile with 'userns,', or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+            "give ns-spawn an AppArmor profile with 'userns,', or sysctl kernel.apparmor_restrict_unprivileged_userns=0".into(),
         ))
     } else {
         None
@@ -147,10 +159,22 @@ fn user_namespaces() -> Finding {
     Finding { what: "user namespaces for ordinary users", missing, needed: false }
 }
 
+/// Not needed, as root alone does for many commands: whether there are others for the containers of the one who asks, through
+/// sudo perhaps.
+fn further_users() -> Result<Finding, Error> {
+    let through_sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok());
+    let uid = through_sudo.filter(|_| geteuid().is_root()).unwrap_or(geteuid().as_raw());
+    Ok(Finding {
+        what: "further users for containers without root (subuid)",
+        missing: ranges_of(uid)?.err(),
+        needed: false,
+    })
+}
+
 /// Not needed, as ns-spawn gives a pty of its own: told for those who inherit a terminal.
 fn injection() -> Finding {
     let legacy = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").unwrap_or_default();
     let missing = (legacy.trim() == "1")
-        .then(|| ("dev.tty.legacy_tiocsti is 1".to_owned(), "sysctl dev.tty.legacy_tiocsti=0"));
+        .then(|| ("dev.tty.legacy_tiocsti is 1".into(), "sysctl dev.tty.legacy_tiocsti=0".into()));
     Finding { what: "no input injection by TIOCSTI on this host", missing, needed: false }
 }

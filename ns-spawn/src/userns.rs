@@ -20,8 +20,11 @@ pub(crate) struct Userns {
     uid: u32,
     gid: u32,
     /// The caller's other IDs, start and number, as /etc/subuid and /etc/subgid give them; or why there are none.
-    others: Result<[Vec<(u32, u32)>; 2], String>,
+    others: Result<Ranges, String>,
 }
+
+/// Start and number of each range: of users, and of groups.
+type Ranges = [Vec<(u32, u32)>; 2];
 
 /// Where the ranges are, and who may map them.
 const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap")];
@@ -33,24 +36,8 @@ impl Userns {
         if !cli.userns && uid.is_root() {
             return Ok(None);
         }
-        let gid = getegid();
-        let name = name_of(uid.as_raw());
-        let mut ranges = [Vec::new(), Vec::new()];
-        let mut others = Ok(());
-        for (ranges, (file, program)) in ranges.iter_mut().zip(KINDS) {
-            *ranges = match fs::read_to_string(file) {
-                Ok(text) => of_user(&text, &name, uid.as_raw()),
-                Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
-                Err(err) => return Err(err).attempt(|| format!("cannot read '{file}'")),
-            };
-            if ranges.is_empty() {
-                others = others.and(Err(format!("{file} gives user {uid} none")));
-            } else if !is_installed(program) {
-                others = others.and(Err(format!("{program} is not installed")));
-            }
-        }
-        let others = others.map(|()| ranges);
-        Ok(Some(Self { uid: uid.as_raw(), gid: gid.as_raw(), others }))
+        let others = ranges_of(uid.as_raw())?.map_err(|(lost, _)| lost);
+        Ok(Some(Self { uid: uid.as_raw(), gid: getegid().as_raw(), others }))
     }
 
     /// Whether only one ID exists inside: then groups cannot be dropped, and others' files cannot be made.
@@ -98,8 +85,31 @@ impl Userns {
     }
 }
 
+/// The IDs that a user of the host may map besides its own, users and groups; or why there are none, and what helps.
+pub(crate) fn ranges_of(uid: u32) -> Result<Result<Ranges, (String, String)>, Error> {
+    let name = name_of(uid);
+    let mut ranges = [Vec::new(), Vec::new()];
+    let mut lost = None;
+    for (ranges, (file, program)) in ranges.iter_mut().zip(KINDS) {
+        *ranges = match fs::read_to_string(file) {
+            Ok(text) => of_user(&text, &name, uid),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(err) => return Err(err).attempt(|| format!("cannot read '{file}'")),
+        };
+        if ranges.is_empty() {
+            let user = if name.is_empty() { "USER" } else { &name };
+            let help = "usermod --add-subuids 100000-165535 --add-subgids 100000-165535";
+            lost.get_or_insert((format!("{file} gives user {uid} none"), format!("{help} {user}")));
+        } else if !is_installed(program) {
+            let help = "apt-get install uidmap, or what has it elsewhere";
+            lost.get_or_insert((format!("{program} is not installed"), help.into()));
+        }
+    }
+    Ok(lost.map_or(Ok(ranges), Err))
+}
+
 /// Let newuidmap(1) and newgidmap(1), which may, write the maps.
-fn map_ranges(ranges: &[Vec<(u32, u32)>; 2], own: [u32; 2], pid: i32) -> Result<(), Error> {
+fn map_ranges(ranges: &Ranges, own: [u32; 2], pid: i32) -> Result<(), Error> {
     for ((ranges, own), (_, program)) in ranges.iter().zip(own).zip(KINDS) {
         let mut arguments = vec![pid.to_string(), "0".into(), own.to_string(), "1".into()];
         let mut inside = 1_u32;
