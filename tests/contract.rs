@@ -50,6 +50,55 @@ fn wrong_usage_is_said_under_the_tools_name() {
 }
 
 #[test]
+fn a_wrong_value_is_told_what_is_allowed() {
+    let join = &["--join", "x", "--", "true"];
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("ns-spawn", &["--nice", "30", "--root", "/"], "allowed are -20 to 19"),
+        ("ns-spawn", &["--oom-score-adj", "x", "--root", "/"], "allowed are -1000 to 1000"),
+        ("ns-spawn", &["--kill-after", "x", "--root", "/"], "allowed are 0 to 1000000000"),
+        ("ns-spawn", &["--pass-fd", "x", "--root", "/"], "allowed are 0 to 2147483647"),
+        ("ns-spawn", join, "allowed are 0 to 4194304"),
+        ("ns-spawn", &["--console", "x", "--root", "/"], "auto, pty, inherit, none"),
+        ("ns-spawn", &["--seccomp", "x", "--root", "/"], "'default', 'none' or a profile in JSON"),
+        ("ns-spawn", &["--rlimit", "x=1", "--root", "/"], "the kernel has as, core, cpu, data"),
+        ("netns-setup", &["up", "--mtu", "x"], "allowed are 68 to 65535"),
+        ("netns-setup", &["up", "--gateway", "x"], "an IP address is expected"),
+        (
+            "netns-setup",
+            &["up", "--host-link", "a/b"],
+            "letters, digits, '.', '_' and '-' are allowed",
+        ),
+        ("netns-setup", &["up", "--publish", "x"], "as in 8080:80, 192.0.2.1:8080:80 or 53:53/udp"),
+        (
+            "cgroup-apply",
+            &["create", "--pids-max", "-1", "x"],
+            "allowed are 0 to 4194304, and 'max'",
+        ),
+        (
+            "cgroup-apply",
+            &["create", "--memory-max", "-1", "x"],
+            "allowed are bytes, a number with K",
+        ),
+        ("cgroup-apply", &["create", "--cpu-weight", "0", "x"], "allowed are 1 to 10000"),
+        (
+            "cgroup-apply",
+            &["create", "--cpu-max", "x", "x"],
+            "allowed are CPUs ('1.5'), a share ('50%')",
+        ),
+        ("rootfs-fetch", &["--timeout", "0", "x"], "allowed are 1 to 65535"),
+        ("rootfs-fetch", &["--sha256", "x", "x"], "64 hexadecimal digits"),
+        ("rootfs-fetch", &["--mirror", "ftp://x", "x"], "http:// and https:// are"),
+        ("rootfs-fetch", &["--output", "x", "x"], "dir, tar, oci"),
+    ];
+    for (tool, args, allowed) in cases {
+        let seen = run(tool, args);
+        assert!([2, 125, 1].contains(&seen.code) && seen.stdout.is_empty(), "{args:?}: {seen:?}");
+        assert!(seen.stderr.starts_with(&format!("{tool}: ")), "{args:?}: {seen:?}");
+        assert!(seen.stderr.contains(allowed), "{args:?}: {seen:?}");
+    }
+}
+
+#[test]
 fn a_dry_run_prints_shell_commands_and_changes_nothing() {
     for (tool, args) in DRY_RUNS {
         let Outcome { code, stdout, stderr } = run(tool, args);

@@ -8,7 +8,7 @@ use crate::{
     run::Timeout,
 };
 use clap::{Args, Parser, Subcommand};
-use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, fmt::Display, path::PathBuf, process::ExitCode, str::FromStr};
 
 /// Make a cgroup, set its limits, run a command inside it
 ///
@@ -203,7 +203,7 @@ pub(crate) struct Add {
     pub(crate) name: Name,
 
     /// The process
-    #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_name = "PID", required = true, value_parser = number(1, i32::MAX))]
     pub(crate) pid: i32,
 }
 
@@ -243,20 +243,20 @@ pub(crate) struct Info {
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Most processes and threads: a number, or 'max'
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids_max: Option<PidsMax>,
 
     /// Most memory: bytes, with K, M, G or T (1024), a share of the RAM as
     /// '25%', or 'max'
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory_max: Option<Size>,
 
     /// Memory above which the cgroup is slowed and reclaimed (v2 only)
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory_high: Option<Size>,
 
     /// Most swap; v1 needs --memory-max with it
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory_swap_max: Option<Size>,
 
     /// Most CPU time: CPUs ('1.5'), share of one CPU ('50%'), QUOTA/PERIOD in
@@ -266,7 +266,7 @@ pub(crate) struct Limits {
 
     /// Share of the CPU against other cgroups, 1 to 10000; 100 is everybody's
     /// (v1: cpu.shares, times 10.24)
-    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, value_name = "WEIGHT", value_parser = number(1, 10_000_u64))]
     pub(crate) cpu_weight: Option<u64>,
 
     /// CPUs to run on, as '0-2,4'
@@ -315,5 +315,16 @@ impl Cli {
         // The first word that is no option is the verb: no option before it takes a value.
         let verb = env::args_os().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
         Self::try_parse().map_err(|err| error::usage(&err, verb.is_some_and(|verb| verb == "run")))
+    }
+}
+
+/// A number that is taken, as the kernel has it; what is not one is told which are.
+fn number<T>(low: T, high: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + Display + FromStr + PartialOrd,
+{
+    move |text| match text.parse() {
+        Ok(number) if low <= number && number <= high => Ok(number),
+        _ => Err(format!("allowed are {low} to {high}")),
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::{error, generate::Format};
 use clap::{Args, Parser, Subcommand};
-use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString, fmt::Display, net::IpAddr, path::PathBuf, process::ExitCode, str::FromStr,
+};
 
 /// Make a named network namespace and the veth pair that leads to it
 ///
@@ -105,6 +107,7 @@ pub(crate) struct Network {
     #[arg(
         long,
         value_name = "ADDRESS",
+        value_parser = address,
         conflicts_with = "no_default_route",
         help_heading = "Addresses and routes"
     )]
@@ -115,7 +118,7 @@ pub(crate) struct Network {
     pub(crate) no_default_route: bool,
 
     /// MTU of both ends [default: that of the host's default route, else 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535), help_heading = "Links")]
+    #[arg(long, value_name = "BYTES", value_parser = number(68, 65_535_u32), help_heading = "Links")]
     pub(crate) mtu: Option<u32>,
 
     /// MAC address of the host end [default: made from NAME]
@@ -265,4 +268,19 @@ impl Cli {
         let runs_command = std::env::args_os().nth(1).is_some_and(|verb| verb == "exec");
         Self::try_parse().map_err(|err| error::usage(&err, runs_command))
     }
+}
+
+/// A number that is taken, as the kernel has it; what is not one is told which are.
+fn number<T>(low: T, high: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + Display + FromStr + PartialOrd,
+{
+    move |text| match text.parse() {
+        Ok(number) if low <= number && number <= high => Ok(number),
+        _ => Err(format!("allowed are {low} to {high}")),
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "an IP address is expected, as 192.168.10.1".into())
 }

@@ -2,7 +2,7 @@
 
 use crate::{error, generate::Format};
 use clap::{Parser, ValueEnum};
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt::Display, path::PathBuf, str::FromStr};
 
 /// Run COMMAND in new namespaces, with DIR as its root directory
 ///
@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     pub(crate) root: Option<PathBuf>,
 
     /// Run COMMAND in the container of process PID instead of a new one
-    #[arg(long, value_name = "PID", conflicts_with_all = CONTAINER_OPTIONS)]
+    #[arg(long, value_name = "PID", value_parser = number(0, LAST_PID), conflicts_with_all = CONTAINER_OPTIONS)]
     pub(crate) join: Option<i32>,
 
     /// Say whether this host can run containers; if not, why, and what helps
@@ -157,7 +157,7 @@ pub(crate) struct Cli {
     pub(crate) seccomp: Option<OsString>,
 
     /// Let COMMAND have this descriptor of the caller's (may be repeated)
-    #[arg(long, value_name = "N", help_heading = "Security")]
+    #[arg(long, value_name = "N", value_parser = number(0, LAST_DESCRIPTOR), help_heading = "Security")]
     pub(crate) pass_fd: Vec<u32>,
 
     /// Set a resource limit, by prlimit(1)'s names: nofile=1024:4096 (may be repeated)
@@ -165,7 +165,7 @@ pub(crate) struct Cli {
     pub(crate) rlimit: Vec<String>,
 
     /// Niceness, -20 to 19
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(-20..=19), allow_negative_numbers = true, help_heading = "Resources")]
+    #[arg(long, value_name = "N", value_parser = number(-20, 19), allow_negative_numbers = true, help_heading = "Resources")]
     pub(crate) nice: Option<i32>,
 
     /// CPUs to run on: 0-3,8
@@ -173,7 +173,7 @@ pub(crate) struct Cli {
     pub(crate) cpu_affinity: Option<String>,
 
     /// How much likelier the OOM killer takes COMMAND, -1000 to 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(-1000..=1000), allow_negative_numbers = true, help_heading = "Resources")]
+    #[arg(long, value_name = "N", value_parser = number(-1000, 1000), allow_negative_numbers = true, help_heading = "Resources")]
     pub(crate) oom_score_adj: Option<i32>,
 
     /// What COMMAND gets as its terminal
@@ -185,11 +185,11 @@ pub(crate) struct Cli {
     pub(crate) as_pid_1: bool,
 
     /// After a first SIGTERM wait this many seconds, then kill
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000_000), help_heading = "Process")]
+    #[arg(long, value_name = "SECONDS", value_parser = number(0, 1_000_000_000_u64), help_heading = "Process")]
     pub(crate) kill_after: Option<u64>,
 
     /// Write JSON lines about the start and the end to this descriptor
-    #[arg(long, value_name = "N", help_heading = "Process")]
+    #[arg(long, value_name = "N", value_parser = number(0, LAST_DESCRIPTOR), help_heading = "Process")]
     pub(crate) status_fd: Option<u32>,
 
     /// Write the host's PID of the container's first process to FILE; it is removed at the end
@@ -287,6 +287,23 @@ Examples:
 impl Cli {
     pub(crate) fn parse_or_usage() -> Result<Self, u8> {
         Self::try_parse().map_err(|err| error::usage(&err))
+    }
+}
+
+/// The kernel's `INT_MAX`, which no descriptor's number exceeds.
+const LAST_DESCRIPTOR: u32 = i32::MAX.cast_unsigned();
+
+/// `PID_MAX_LIMIT` of 64-bit kernels: proc(5), `/proc/sys/kernel/pid_max`.
+const LAST_PID: i32 = 1 << 22;
+
+/// A number that is taken, as the kernel has it; what is not one is told which are.
+fn number<T>(low: T, high: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + Display + FromStr + PartialOrd,
+{
+    move |text| match text.parse() {
+        Ok(number) if low <= number && number <= high => Ok(number),
+        _ => Err(format!("allowed are {low} to {high}")),
     }
 }
 

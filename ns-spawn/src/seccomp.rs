@@ -75,7 +75,10 @@ impl Filter {
     fn from_file(path: &Path, capabilities: CapabilitySet) -> Result<Self, Error> {
         let shown = path.display().to_string();
         let text = fs::read_to_string(path)
-            .attempt(|| format!("cannot read seccomp profile '{shown}'"))?;
+            .attempt(|| format!("cannot read seccomp profile '{shown}'"))
+            .map_err(|err| {
+                err.hint_on(Errno::ENOENT, "'default', 'none' or a profile in JSON is expected")
+            })?;
         let (program, flags) = from_json(&text, capabilities).map_err(|reason| {
             Error::new(format!("cannot use seccomp profile '{shown}': {reason}"))
         })?;

@@ -81,7 +81,7 @@ fn named(name: &str) -> Result<CapabilitySet, Error> {
     let upper = name.to_ascii_uppercase();
     match upper.strip_prefix("CAP_").unwrap_or(&upper) {
         "ALL" => Ok(CapabilitySet::all()),
-        name => CapabilitySet::from_name(name).ok_or_else(|| {
+        short => CapabilitySet::from_name(short).ok_or_else(|| {
             Error::new(format!("'{name}' is no capability"))
                 .hint("capabilities(7) lists them; ALL means every one")
         }),

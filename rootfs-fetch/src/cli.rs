@@ -2,7 +2,7 @@
 
 use crate::{error, generate::Format, verify::Sum};
 use clap::{Parser, ValueEnum};
-use std::{path::PathBuf, process::ExitCode, str::FromStr};
+use std::{fmt::Display, path::PathBuf, process::ExitCode, str::FromStr};
 
 /// Make DEST a root file system: the Ubuntu 20.04 base, verified, with sysbench installed
 ///
@@ -66,7 +66,7 @@ pub(crate) struct Cli {
     pub(crate) download_only: bool,
 
     /// Give up on a server that sends nothing for so long, or fewer than 1024 bytes a second
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Download")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = number(1, u16::MAX), help_heading = "Download")]
     pub(crate) timeout: u16,
 
     /// Ask servers that do not answer, or break off, again so often, with growing pauses
@@ -207,6 +207,17 @@ impl Cli {
     /// The options of this process; what clap has to say about them is said, with the status to end with.
     pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|err| error::usage(&err))
+    }
+}
+
+/// A number that is taken, as the kernel has it; what is not one is told which are.
+fn number<T>(low: T, high: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: Copy + Display + FromStr + PartialOrd,
+{
+    move |text| match text.parse() {
+        Ok(number) if low <= number && number <= high => Ok(number),
+        _ => Err(format!("allowed are {low} to {high}")),
     }
 }
 

@@ -105,6 +105,10 @@ impl Cache {
     fn look_up(&self, list: &List, reach: Option<Duration>) -> Result<Remote, Failed> {
         let path = self.dir.join(list.cached_name());
         let signature = path.with_extension("SHA256SUMS.gpg");
+        let name = format!("SHA256SUMS of {}", list.release);
+        if !path.exists() {
+            self.require_online(&name)?;
+        }
         if self.offline {
             let read = |path| fs::read(path).attempt(|| format!("cannot read '{}'", shown(path)));
             return Ok(verified(list, &read(&path)?, &read(&signature)?, &shown(&path))?);
@@ -129,7 +133,6 @@ impl Cache {
                 Err(answer) => failures.push(Some(answer)),
             }
         }
-        let name = format!("SHA256SUMS of {}", list.release);
         Err(explain(&name, failures))
     }
 
