@@ -386,9 +386,6 @@ fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
     let dev = mount(&DEV, places)?;
     fchdir(&dev).attempt(|| "cannot enter '/dev'".into())?;
     mounts::populate()?;
-    restrict(&dev, 0)
-        .attempt(|| "cannot set the attributes of '/dev'".into())
-        .map_err(old_kernel)?;
     let [pts, below @ ..] = &BELOW_DEV;
     if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_here()?;
     below.iter().try_for_each(mounts::Filesystem::mount_here)?;

@@ -177,7 +177,8 @@ pub(crate) fn populate() -> Result<(), Error> {
 
 /// From the host, and looked at where it then is: a rootfs's own nodes may be anything (CVE-2025-31133).
 ///
-/// The root directory is still the host's, so that its paths lead where they always do.
+/// The root directory is still the host's, so that its paths lead where they always do; and its mounts are private by now, and
+/// so are the copies.
 fn bind_device(name: &str, (major, minor): (u32, u32)) -> Result<(), Error> {
     let attempt = || format!("cannot bind '/dev/{name}'");
     mknodat(CWD, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).attempt(attempt)?;
@@ -248,7 +249,7 @@ pub(crate) const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-
 
 /// Hide [`MASKED_SYS`] in `sys`, made by us, which nobody else can change yet, and every `cpuN/thermal_throttle`: that
 /// tells what the neighbours compute. Gives a copy of what hides, to be attached elsewhere.
-pub(crate) fn mask_sys(sys: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
+pub(crate) fn mask_sys(sys: BorrowedFd<'_>) -> Result<Option<BorrowedFd<'static>>, Error> {
     fchdir(sys).attempt(|| "cannot enter '/sys'".into())?;
     let mut cover = Cover::default();
     for path in MASKED_SYS.directories {
@@ -267,14 +268,15 @@ pub(crate) fn mask_sys(sys: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Error> {
     }
     let copy = |path: String| {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        open_tree(sys, &path, flags).attempt(|| format!("cannot copy the mask of '{path}'"))
+        let copy = open_tree(sys, &path, flags).map(leave_open);
+        copy.attempt(|| format!("cannot copy the mask of '{path}'"))
     };
     cover.on.map(copy).transpose()
 }
 
 /// Hide [`MASKED_PROC`] in /proc, made by us, which nobody else can change yet and which is the current directory. `spare`
 /// hides its first directory, if there is one.
-pub(crate) fn mask_proc(spare: Option<OwnedFd>) -> Result<(), Error> {
+pub(crate) fn mask_proc(spare: Option<BorrowedFd<'static>>) -> Result<(), Error> {
     let mut cover = Cover { on: None, spare };
     for path in MASKED_PROC.directories {
         cover.hide(path)?;
@@ -294,7 +296,7 @@ struct Cover {
     /// Where it is mounted.
     on: Option<String>,
     /// One that is mounted nowhere yet.
-    spare: Option<OwnedFd>,
+    spare: Option<BorrowedFd<'static>>,
 }
 
 impl Cover {
