@@ -13,10 +13,14 @@ const WRONG_USAGE: [(&str, &[&str], i32); 5] = [
     ("ns-spawn", &["--bogus"], 125),
 ];
 
-/// A call of each tool that prints its plan, anywhere and as anybody.
+/// A network of documentation's (RFC 5737), which no machine is in.
+const HOST: &str = "--host-addr=198.51.100.1/24";
+const CONTAINER: &str = "--container-addr=198.51.100.2/24";
+
+/// A call of each tool that prints its plan, anywhere and as anybody: also where 'make container' has made its network.
 const DRY_RUNS: [(&str, &[&str]); 5] = [
     ("rootfs-fetch", &["--dry-run", "/nosuch-rootfs"]),
-    ("netns-setup", &["up", "--dry-run", "contract"]),
+    ("netns-setup", &["up", "--dry-run", "--host-link", "contract", HOST, CONTAINER, "contract"]),
     ("cgroup-apply", &["create", "--dry-run", "--pids-max", "5", "contract"]),
     ("cgroup-apply", &["run", "--dry-run", "contract", "--", "true"]),
     ("ns-spawn", &["--dry-run", "--root", "/", "--", "true"]),
