@@ -32,9 +32,11 @@ impl Lab {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let host = Host::new();
-        // The host's /etc is the machine's: what the tools write there goes to a private copy.
-        host.sh("mkdir /run/etc && cp --archive /etc/. /run/etc && mount --bind /run/etc /etc")
-            .success();
+        // The host's /etc is the machine's: what the tools write there goes to a private copy, without the machine's
+        // own networks.
+        let copy = "mkdir /run/etc && cp --archive /etc/. /run/etc && \
+                    rm --recursive --force /run/etc/netns && mount --bind /run/etc /etc";
+        host.sh(copy).success();
         let checkout = tempfile::tempdir().unwrap();
         fs::copy(top().join("Makefile"), checkout.path().join("Makefile")).unwrap();
         fs::create_dir_all(checkout.path().join("target/release")).unwrap();
