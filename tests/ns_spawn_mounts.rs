@@ -103,8 +103,9 @@ fn no_mount_of_the_host_is_in_the_container_whatever_its_root_is_made_of() {
             .lines()
             .filter_map(|line| line.split_once(' '))
             .filter(|(from, to)| {
-                // The one may be a mount by itself, of which the other is a part.
-                let root = *to == "/" && shown.ends_with(from.trim_end_matches('/'));
+                // It may be on a mount of its own, or '/' itself a part of a file system, as in a container.
+                let from = from.trim_end_matches('/');
+                let root = *to == "/" && (shown.ends_with(from) || from.ends_with(shown));
                 !root && !own.iter().any(|own| to.starts_with(own))
             })
             .collect();
