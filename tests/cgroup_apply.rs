@@ -1494,6 +1494,8 @@ fn without_root_and_delegation_the_way_to_either_is_told() {
     let own = fs::read_to_string(at).unwrap();
     let line = if v2().is_some() { "0::/" } else { ":freezer:/" };
     let own = own.lines().find_map(|each| Some(each.split_once(line)?.1.to_owned())).unwrap();
+    // In a container another test may have had what is in its cgroup moved there: it is still the same.
+    let own = own.strip_suffix(".leaf").unwrap_or(&own).trim_end_matches('/');
     let dir = anchor().join(own).join(&scratch.name);
     let said = |hint| {
         format!(
