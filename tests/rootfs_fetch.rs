@@ -462,6 +462,24 @@ rootfs-fetch: cannot build from an apt mirror: neither mmdebstrap nor debootstra
   hint: 'apt-get install mmdebstrap' brings one
 ";
     assert_eq!(host.run("rootfs-fetch", &args), failed(1, stderr));
+    // Where it is the second choice, the reason why there is no first is told as before a tree that is built.
+    let args =
+        ["--or-bootstrap", "--release", "20.04.5", "--arch", machine_arch(), "--retries", "0"];
+    let mirrors = ["--mirror", "http://127.0.0.1:9/a", "--mirror", "http://127.0.0.1:9/b"];
+    let refused = host.run("rootfs-fetch", &[&args[..], &mirrors, &["/tmp/not-made"]].concat());
+    let file = format!("ubuntu-base-20.04.5-base-{}.tar.gz", machine_arch());
+    let tried = |mirror| {
+        let url = format!("http://127.0.0.1:9/{mirror}/releases/20.04/release/{file}");
+        format!("    tried: cannot download '{url}': Connection refused (ECONNREFUSED)\n")
+    };
+    let told = format!(
+        "rootfs-fetch: cannot build from an apt mirror: neither mmdebstrap nor debootstrap is installed\n  \
+         before that: cannot download '{file}' from any server\n{}{}  \
+         hint: 'apt-get install mmdebstrap' brings one\n",
+        tried("a"),
+        tried("b")
+    );
+    assert!(refused.stderr.ends_with(&told), "{refused:?}");
     let args = ["--bootstrap", "focal", "--mirror", "http://m/ubuntu", "/tmp/not-made"];
     let stderr = "\
 rootfs-fetch: cannot verify the suite 'focal': there is no keyring '/usr/share/keyrings/ubuntu-archive-keyring.gpg'

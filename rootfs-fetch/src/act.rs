@@ -300,14 +300,13 @@ impl Plan {
 }
 
 fn build_instead(name: &str, arch: &str, why: &Error) -> Result<Bootstrap, Error> {
-    let explain = |error: Error| error.detail("before that", why.to_string().replace("\n ", ";"));
+    let why = why.to_string().replace("\n ", "\n   ");
+    let explain = |error: Error| error.detail("before that", &why);
     require_own_arch(arch).map_err(explain)?;
     let bootstrap = Bootstrap::instead(arch).map_err(explain)?;
     say(&format!(
-        "warning: no server gives '{name}', so this tree is {} from '{}', and not Ubuntu 20.04's base\n  {}",
-        bootstrap.suite,
-        bootstrap.mirror,
-        why.to_string().replace("\n ", "\n   "),
+        "warning: no server gives '{name}', so this tree is {} from '{}', and not Ubuntu 20.04's base\n  {why}",
+        bootstrap.suite, bootstrap.mirror,
     ));
     Ok(bootstrap)
 }
