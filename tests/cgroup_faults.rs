@@ -254,6 +254,33 @@ fn on_v1_a_realtime_process_needs_its_share() {
 }
 
 #[test]
+fn a_process_outside_of_the_container_that_is_in_the_way_is_named() {
+    need!(root());
+    let Some((mount, controllers)) = v2().filter(|(_, controllers)| !controllers.is_empty()) else {
+        return; // on v1 nothing is handed on
+    };
+    let (controller, setting) = match controllers.iter().find(|name| *name == "hugetlb") {
+        Some(_) => ("hugetlb", "hugetlb.2MB.max=0"),
+        None => ("pids", "pids.max=9"),
+    };
+    let scratch = Scratch::new("outside");
+    let shown = mount.display();
+    // Below the root of a cgroup namespace, in which unshare itself stays, and of another PID namespace.
+    let line = format!(
+        "umount {shown} && mount -t cgroup2 cgroup2 {shown} && exec {} create --set {setting} x",
+        tool_path("cgroup-apply").display()
+    );
+    let unshare = ["unshare", "--cgroup", "--pid", "--fork", "--mount-proc", "sh", "-c", &line];
+    let said = format!(
+        "cgroup-apply: cannot enable {controller} below '{shown}': Device or resource busy (EBUSY)\n  \
+         hint: 0 in '{shown}/cgroup.procs' is a process outside of this container, such as its supervisor; \
+         move it from outside: 'cgroup-apply add NAME PID'\n"
+    );
+    let args = [&["run", "--set", setting, "{}", "--"], &unshare[..]].concat();
+    says(&scratch.run(&args), 1, "", &said);
+}
+
+#[test]
 fn a_controller_that_cannot_be_handed_on_is_named() {
     need!(root() && installed("strace"));
     let Some((mount, controllers)) = v2().filter(|(_, controllers)| !controllers.is_empty()) else {

@@ -304,6 +304,17 @@ fn vacate(dir: &Path) -> Result<(), Error> {
 /// Hand controllers on to the cgroups below `dir`.
 fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
     let (controllers, shown) = (step.missing_controllers().join(", "), dir.display());
+    let busy = || {
+        let inside = interface::read(dir.join("cgroup.procs")).unwrap_or_default();
+        if inside.lines().any(|pid| pid == "0") {
+            format!(
+                "0 in '{shown}/cgroup.procs' is a process outside of this container, such as its supervisor; \
+                 move it from outside: 'cgroup-apply add NAME PID'"
+            )
+        } else {
+            format!("'{shown}/cgroup.procs' must be empty: move its processes below it")
+        }
+    };
     put(&dir.join("cgroup.subtree_control"), &step.enabling())
         .attempt(|| format!("cannot enable {controllers} below '{shown}'"))
         .map_err(|err| {
@@ -312,10 +323,7 @@ fn enable(step: &Step, dir: &Path) -> Result<(), Error> {
                     Errno::ENOENT,
                     format!("'{shown}/cgroup.controllers' says which ones it has itself"),
                 )
-                .hint_on(
-                    Errno::EBUSY,
-                    format!("'{shown}/cgroup.procs' must be empty: move its processes below it"),
-                )
+                .hint_on(Errno::EBUSY, busy())
         })
 }
 
