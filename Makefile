@@ -84,6 +84,7 @@ $(BIN)/.built: $(SOURCES) $(if $(GONE),gone)
 		echo "make: cargo is missing: install Rust as https://rustup.rs says" >&2; exit 1; }
 	@command -v cc >/dev/null || { \
 		echo "make: a C compiler is missing: 'apt-get install gcc libc6-dev' installs one" >&2; exit 1; }
+	@$(if $(GONE),echo "make: building the tools: some minutes for the first time" >&2)
 	@cargo build --release --locked --quiet --workspace --exclude tests --exclude benches
 	@touch $@
 
