@@ -88,10 +88,10 @@ $(BIN)/.built: $(SOURCES) $(if $(GONE),gone)
 	@cargo build --release --locked --quiet --workspace --exclude tests --exclude benches
 	@touch $@
 
-# Who starts this in the background of a script has it ignore interrupts, which tests are about.
+# Who starts this in the background of a script, or with nohup, has it ignore signals that tests are about.
 test: build ## Run the unit and the black-box tests
 	@tests/prepare
-	BIN_DIR='$(CURDIR)/$(BIN)' env --default-signal=INT,QUIT \
+	BIN_DIR='$(CURDIR)/$(BIN)' env --default-signal=HUP,INT,QUIT \
 		cargo test --workspace --locked --no-fail-fast $(and $(SUDO),$(RUN_AS_ROOT))
 
 test-vm: build ## Run those that depend on the kernel in VMs, with cgroup v2 and with v1

@@ -262,7 +262,8 @@ fn a_profile_that_cannot_be_used_is_refused_before_anything_is_made() {
     };
     assert_eq!(
         refusal("no-such.json"),
-        "ns-spawn: cannot read seccomp profile 'no-such.json': No such file or directory (ENOENT)\n"
+        "ns-spawn: cannot read seccomp profile 'no-such.json': No such file or directory (ENOENT)\n  \
+         hint: 'default', 'none' or a profile in JSON is expected\n"
     );
     let cases = [
         ("", "EOF while parsing a value at line 1 column 0"),
