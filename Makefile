@@ -109,6 +109,7 @@ bench-%: build
 # From a trace of their starts. Written anew when the code or the compiler has changed much; what a list names in vain is
 # passed over.
 start-order: build ## Tell the linker anew which functions a start of the tools calls
+	@mkdir -p target/bench
 	@for tool in $(STATIC); do \
 		cargo rustc --release --locked --quiet --package $$tool --bin $$tool -- \
 			-C link-arg=-Wl,-Map=$(CURDIR)/target/bench/$$tool.map || exit 1; done
