@@ -287,7 +287,9 @@ pub(crate) fn mask_proc(spare: Option<BorrowedFd<'static>>) -> Result<(), Error>
             Err(err) => return Err(err).attempt(|| format!("cannot mask '{path}'")),
         }
     }
-    Ok(())
+    // It was what hides that had to be there.
+    accessat(CWD, "/dev/null", Access::EXISTS, AtFlags::empty())
+        .attempt(|| "cannot mask files with '/dev/null'".into())
 }
 
 /// What hides directories below the current one: a single tmpfs for all.
