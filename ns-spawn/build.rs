@@ -5,6 +5,8 @@
 mod compile;
 #[path = "src/seccomp/default.rs"]
 mod default;
+#[path = "../.cargo/build.rs"]
+mod order;
 #[expect(dead_code, reason = "the other actions are for profiles in files")]
 #[path = "src/seccomp/profile.rs"]
 mod profile;
@@ -40,19 +42,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     fs::write(Path::new(&env::var("OUT_DIR")?).join("built.rs"), text)?;
     println!("cargo::rerun-if-changed=build.rs"); // what it includes counts as well
-    order_functions()
-}
-
-/// Linkers that read no scripts.
-const WITHOUT_SCRIPTS: [&str; 2] = ["mold", "wild"];
-
-fn order_functions() -> Result<(), Box<dyn Error>> {
-    let linker =
-        ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER"].map(|name| env::var(name).unwrap_or_default());
-    if !WITHOUT_SCRIPTS.iter().any(|name| linker.iter().any(|words| words.contains(name))) {
-        println!("cargo::rustc-link-arg-bins=-T");
-        println!("cargo::rustc-link-arg-bins={}/start.ld", env::var("CARGO_MANIFEST_DIR")?);
-    }
-    println!("cargo::rerun-if-changed=start.ld");
-    Ok(())
+    order::main()
 }

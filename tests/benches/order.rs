@@ -133,7 +133,7 @@ impl Called {
     }
 
     fn script(&self) -> String {
-        let mut script = "/* Written by 'make start-order': the functions that a start calls, side by side. See build.rs. */\n\
+        let mut script = "/* Written by 'make start-order': the functions that a start calls, side by side. See .cargo/build.rs. */\n\
              SECTIONS {\n    .text.start : {\n"
             .to_owned();
         for pattern in &self.patterns {

@@ -1,11 +1,11 @@
-//! Has the linker put side by side what a start calls.
+//! The build script of the tools that are linked statically: has the linker put side by side what a start calls.
 
 use std::{env, error::Error};
 
 /// Linkers that read no scripts.
 const WITHOUT_SCRIPTS: [&str; 2] = ["mold", "wild"];
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let linker =
         ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER"].map(|name| env::var(name).unwrap_or_default());
     if !WITHOUT_SCRIPTS.iter().any(|name| linker.iter().any(|words| words.contains(name))) {
