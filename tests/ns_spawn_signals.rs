@@ -3,7 +3,7 @@
 use crate::{
     ns_spawn::{gone_soon, inside, inside_with, lives, spawn},
     ns_spawn_mounts::rootfs_with_names,
-    support::{Outcome, busybox_rootfs, outcome, root, sh, shell_status, tool_path},
+    support::{Outcome, busybox_rootfs, installed, outcome, root, sh, shell_status, tool_path},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -217,6 +217,24 @@ fn killed_at_any_moment_of_its_start_it_leaves_no_process() {
         child.wait().unwrap();
     }
     gone_soon("61003");
+    gone_soon("ns-spawn: init");
+}
+
+#[test]
+fn init_sees_that_its_supervisor_had_died_before_it_was_bound_to_it() {
+    need!(root());
+    need!(installed("strace"));
+    for option in ["", "--as-pid-1"] {
+        // Init's first prctl(2) binds it. Meanwhile the first process that strace has made, the supervisor, is killed.
+        let line = format!(
+            "strace -f -qq -o /dev/null -e trace=prctl -e inject=prctl:delay_enter=1s:when=1 -- \
+             {} --root {} {option} -- echo ran & \
+             sleep 0.5; read -r pid _ </proc/$!/task/$!/children; kill -KILL $pid; wait $!; echo $?",
+            tool_path("ns-spawn").display(),
+            busybox_rootfs().display()
+        );
+        assert_eq!(sh(&line).success().stdout, "137\n", "{option}");
+    }
     gone_soon("ns-spawn: init");
 }
 

@@ -1,6 +1,6 @@
 //! The options. Their doc comments are the help.
 
-use crate::{error, generate::Format};
+use crate::{error, generate::Format, sys};
 use clap::{Parser, ValueEnum};
 use std::{ffi::OsString, fmt::Display, path::PathBuf, str::FromStr};
 
@@ -10,7 +10,7 @@ use std::{ffi::OsString, fmt::Display, path::PathBuf, str::FromStr};
 /// Docker's capabilities and a clean environment. It runs as process 2 under a small init that reaps
 /// orphans; its exit status becomes ns-spawn's. When COMMAND ends, or ns-spawn does, everything in the
 /// container ends.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER_HELP, override_usage = USAGE)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Cli {
@@ -107,15 +107,15 @@ pub(crate) struct Cli {
     pub(crate) no_mask: bool,
 
     /// The container's /proc
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Kernel::Rw, help_heading = "File systems")]
+    #[arg(long, value_name = "MODE", default_value = "rw", help_heading = "File systems")]
     pub(crate) proc: Kernel,
 
     /// The container's /sys; with --privileged it is rw
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Kernel::Ro, help_heading = "File systems")]
+    #[arg(long, value_name = "MODE", default_value = "ro", help_heading = "File systems")]
     pub(crate) sys: Kernel,
 
     /// The container's /dev; without one of its own there are no masks, and no pty
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Dev::Own, help_heading = "File systems")]
+    #[arg(long, value_name = "MODE", default_value = "own", help_heading = "File systems")]
     pub(crate) dev: Dev,
 
     /// Run COMMAND as this user, looked up in DIR's /etc/passwd
@@ -177,7 +177,7 @@ pub(crate) struct Cli {
     pub(crate) oom_score_adj: Option<i32>,
 
     /// What COMMAND gets as its terminal
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Console::Auto, help_heading = "Process")]
+    #[arg(long, value_name = "MODE", default_value = "auto", help_heading = "Process")]
     pub(crate) console: Console,
 
     /// Make COMMAND process 1, with no init: it must reap orphans itself
@@ -286,7 +286,8 @@ Examples:
 
 impl Cli {
     pub(crate) fn parse_or_usage() -> Result<Self, u8> {
-        Self::try_parse().map_err(|err| error::usage(&err))
+        let cli = Self::try_parse().map_err(|err| error::usage(&err))?;
+        Ok(sys::move_out(cli))
     }
 }
 

@@ -4,23 +4,21 @@ use crate::{
     cli::Cli,
     error::{Attempt as _, CANNOT_RUN, Error, NOT_FOUND},
     identity::Identity,
-    init::die_with,
+    init::die_with_supervisor,
     rootfs::Rootfs,
     scheduling::Scheduling,
     seccomp::Filter,
     security::Privileges,
-    sys,
+    sys::{self, Page},
     terminal::Attached,
+    userns::Userns,
 };
 use nix::{
     errno::Errno,
     sys::signal::{SigSet, SigmaskHow},
     unistd::{Gid, Uid, chdir, execve, getcwd, setgroups, setresgid, setresuid},
 };
-use rustix::{
-    fd::{AsRawFd as _, OwnedFd},
-    thread::CapabilitySet,
-};
+use rustix::{fd::AsRawFd as _, thread::CapabilitySet};
 use std::{
     ffi::{CString, OsStr, OsString},
     fs::{self, File},
@@ -50,16 +48,16 @@ pub(crate) struct Command {
     /// Descriptors of the caller's that COMMAND gets.
     pub(crate) passed: Vec<u32>,
     keeps_groups: bool,
+    /// COMMAND's users are not ours.
+    in_userns: bool,
     /// For messages: COMMAND and DIR as the user gave them.
     shown: String,
     root: String,
 }
 
 impl Command {
-    /// What `cli` asks for, in the root directory `rootfs`.
-    ///
-    /// `keeps_groups`: in a user namespace with one group the kernel lets nobody drop the caller's others.
-    pub(crate) fn new(cli: &Cli, rootfs: &Rootfs, keeps_groups: bool) -> Result<Self, Error> {
+    /// What `cli` asks for, in the root directory `rootfs`, and in the user namespace `userns` if one is made.
+    pub(crate) fn new(cli: &Cli, rootfs: &Rootfs, userns: Option<&Userns>) -> Result<Self, Error> {
         if !cli.workdir.is_absolute() {
             let shown = cli.workdir.display();
             return Err(Error::new(format!("working directory '{shown}' does not begin with '/'")));
@@ -93,7 +91,9 @@ impl Command {
             filter: Filter::new(cli, privileges.capabilities)?,
             scheduling: Scheduling::new(cli)?,
             passed: cli.pass_fd.clone(),
-            keeps_groups,
+            // With one group the kernel lets nobody drop the caller's others.
+            keeps_groups: userns.is_some_and(Userns::has_one_id),
+            in_userns: userns.is_some(),
             shown: cli
                 .command
                 .first()
@@ -142,16 +142,16 @@ impl Command {
 
     /// Be COMMAND: the last steps of a process that was made for it. Returns only to say what went wrong.
     ///
-    /// `supervisor`: die with the process of this descriptor, where no init does so. `channel`: what the exec closes,
+    /// `supervised`: die with the supervisor, whose page this is, where no init does so. `channel`: what the exec closes,
     /// and so tells the supervisor of.
     pub(crate) fn run(
         &self,
         terminal: &Attached,
         mask: &SigSet,
-        supervisor: Option<&OwnedFd>,
+        supervised: Option<&Page>,
         channel: Option<&UnixStream>,
     ) -> Error {
-        match self.prepare(terminal, mask, supervisor, channel) {
+        match self.prepare(terminal, mask, supervised, channel) {
             Ok(()) => self.execute(),
             Err(error) => error,
         }
@@ -161,7 +161,7 @@ impl Command {
         &self,
         terminal: &Attached,
         mask: &SigSet,
-        supervisor: Option<&OwnedFd>,
+        supervised: Option<&Page>,
         channel: Option<&UnixStream>,
     ) -> Result<(), Error> {
         terminal.take_as_own()?;
@@ -176,7 +176,7 @@ impl Command {
         self.become_user()?;
         self.privileges.seal(self.identity.uid)?;
         // The kernel forgets it where the user changes.
-        supervisor.map_or(Ok(()), die_with)?;
+        supervised.map_or(Ok(()), die_with_supervisor)?;
         // Before the exec, which would still follow a path through one of the host's: CVE-2024-21626.
         let kept = channel.map(|channel| channel.as_raw_fd().unsigned_abs());
         let kept: Vec<_> = self.passed.iter().copied().chain(kept).collect();
@@ -215,6 +215,9 @@ impl Command {
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
         if !self.keeps_groups {
             setgroups(&[]).attempt(|| "cannot drop the supplementary groups".into())?;
+        }
+        if !self.in_userns && sys::started_as(uid, gid) {
+            return Ok(()); // and nothing has changed it
         }
         setresgid(group, group, group).attempt(attempt)?;
         setresuid(user, user, user).attempt(attempt)

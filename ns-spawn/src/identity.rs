@@ -4,7 +4,7 @@ use crate::{
     error::{Attempt as _, Error},
     rootfs::Rootfs,
 };
-use std::{ffi::OsString, io::Read as _, os::unix::ffi::OsStringExt as _};
+use std::{ffi::OsString, io::Read as _, mem::ManuallyDrop, os::unix::ffi::OsStringExt as _};
 
 /// A user as COMMAND will have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +16,7 @@ pub(crate) struct Identity {
 }
 
 /// The largest file read: the rootfs need not be friendly.
-const LIMIT: u64 = 4 << 20;
-
-/// More than most of them have: one call reads it all, and another finds the end.
-const ONE_READ: usize = 4 << 10;
+const LIMIT: usize = 4 << 20;
 
 impl Identity {
     /// Look `user` (`NAME`, `UID` or `UID:GID`) up in the rootfs.
@@ -72,12 +69,14 @@ fn number(text: &str, user: &str) -> Result<u32, Error> {
 }
 
 fn read_passwd(rootfs: &Rootfs) -> Result<Vec<u8>, Error> {
-    let mut text = Vec::new();
-    let Some(file) = rootfs.open_file("etc/passwd")? else {
-        return Ok(text);
+    let Some((file, size)) = rootfs.open_file("etc/passwd")? else {
+        return Ok(Vec::new());
     };
-    text.reserve(ONE_READ);
-    file.take(LIMIT)
+    let (file, size) = (ManuallyDrop::new(file), size.min(LIMIT)); // it is closed with all the others
+    let mut text = Vec::with_capacity(size);
+    // As large as it was found: no call is needed to find its end.
+    (&*file)
+        .take(size as u64)
         .read_to_end(&mut text)
         .attempt(|| format!("cannot read '{}/etc/passwd'", rootfs.shown()))?;
     Ok(text)

@@ -18,8 +18,8 @@ use crate::{
 };
 use nix::{libc, mount::MsFlags, sys::signal::SigSet};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    fs::CWD,
     process::{
         DumpableBehavior, Signal, WaitOptions, fchdir, set_dumpable_behavior,
         set_parent_process_death_signal, setpgid, wait,
@@ -65,8 +65,6 @@ impl Opened {
 pub(crate) struct Given {
     /// None: init has to open it.
     pub(crate) opened: Option<Opened>,
-    /// Becomes readable when the supervisor ends.
-    pub(crate) supervisor: OwnedFd,
     /// Takes the pty's master to the supervisor; from there it says that the users are mapped.
     pub(crate) channel: Option<UnixStream>,
     /// Tells the supervisor that COMMAND has stopped, where it has the foreground of the supervisor's terminal.
@@ -101,7 +99,8 @@ struct Places {
     channel: Option<UnixStream>,
     proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
-    dev: Option<OwnedFd>,
+    /// The current directory, until paths are masked.
+    dev: Option<BorrowedFd<'static>>,
     pty: Option<Pty>,
 }
 
@@ -120,8 +119,8 @@ pub(crate) fn run(plan: &Plan, mut given: Given, page: &Page) -> ! {
 
 /// Set the container up and start COMMAND in it. The result is its PID.
 fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> Result<i32, Error> {
-    die_with(&given.supervisor)?;
-    let Given { opened, supervisor, channel, mask, .. } = given;
+    die_with_supervisor(page)?;
+    let Given { opened, channel, mask, .. } = given;
     let opened = if let Some(opened) = opened {
         opened
     } else {
@@ -144,14 +143,14 @@ fn start(plan: &Plan, given: Given, stops: Option<&UnixStream>, page: &Page) -> 
     hide()?;
     if plan.as_pid_1 {
         let channel = places.channel.as_ref();
-        return Err(plan.command.run(&terminal, &mask, Some(&supervisor), channel));
+        return Err(plan.command.run(&terminal, &mask, Some(page), channel));
     }
     let command = sys::run_in_own_memory(|| {
         plan.command.run(&terminal, &mask, None, places.channel.as_ref()).leave_on(page);
         1
     });
     let command = command.attempt(|| "cannot fork".into())?;
-    forget((places, terminal, supervisor), stops)?;
+    forget((places, terminal), stops)?;
     Ok(command)
 }
 
@@ -166,15 +165,14 @@ fn wait_for_users(channel: Option<&UnixStream>) -> Result<(), Error> {
 }
 
 /// Die with the supervisor, whatever kills it and whenever: before this call too.
-pub(crate) fn die_with(supervisor: &OwnedFd) -> Result<(), Error> {
-    let attempt = || "cannot arrange to die with the supervisor".to_owned();
-    set_parent_process_death_signal(Some(Signal::KILL)).attempt(attempt)?;
+pub(crate) fn die_with_supervisor(page: &Page) -> Result<(), Error> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .attempt(|| "cannot arrange to die with the supervisor".into())?;
     // Had it died before, the signal would never come; getppid(2) is 0 either way.
-    let mut ended = [PollFd::new(supervisor, PollFlags::IN)];
-    match poll(&mut ended, Some(&Timespec::default())).attempt(attempt)? {
-        0 => Ok(()),
-        _ => sys::exit_now(1), // nobody is left to tell
+    if page.is_orphaned() {
+        sys::exit_now(1); // nobody is left to tell
     }
+    Ok(())
 }
 
 /// Hide from COMMAND what this process has of the host: CVE-2016-9962, CVE-2019-5736.
@@ -237,7 +235,7 @@ fn attach_terminal(plan: &Plan, places: &mut Places) -> Result<Attached, Error> 
             };
             Ok(Attached::Own { slave: pty.hand_over(channel)?, stderr: *stderr })
         }
-        Terminal::Inherited { handed_over } => {
+        Terminal::Inherited { handed_over, .. } => {
             Ok(Attached::Inherited { handed_over: *handed_over })
         }
         Terminal::None => Ok(Attached::None),
@@ -262,8 +260,8 @@ impl Step {
             Self::MakePrivate => make_private(),
             Self::AttachRoot => attach_root(tree, plan.privileged),
             Self::LayOverlay => lay_overlay(plan, places),
-            Self::NameHost => match &places.dev {
-                Some(dev) => etc::name_host(&plan.hostname, dev.as_fd(), tree),
+            Self::NameHost => match places.dev {
+                Some(dev) => etc::name_host(&plan.hostname, dev, tree),
                 None => Err(Error::new("there is no /dev to make files in")),
             },
             Self::BindEtcFiles => plan
@@ -275,10 +273,12 @@ impl Step {
                 // Where its paths are masked, it is written only from then on.
                 let mode =
                     if plan.steps.contains(&Self::MaskPaths) { Kernel::Ro } else { plan.proc };
-                mount(&PROC.with_mode(mode), places).map(|mount| places.proc = Some(mount))
+                places.proc = Some(PROC.with_mode(mode).mount_in(tree)?);
+                Ok(())
             }
             Self::MountSys => {
-                mount(&SYS.with_mode(plan.sys), places).map(|mount| places.sys = Some(mount))
+                places.sys = Some(SYS.with_mode(plan.sys).mount_in(tree)?);
+                Ok(())
             }
             Self::MountDev => mount_dev(plan, places),
             Self::MountVolumes => mount_volumes(plan, places),
@@ -346,11 +346,9 @@ fn lay_overlay(plan: &Plan, places: &mut Places) -> Result<(), Error> {
 }
 
 fn mount_volumes(plan: &Plan, places: &Places) -> Result<(), Error> {
-    let dev = places.dev.as_ref().map(OwnedFd::as_fd);
-    plan.volumes
-        .iter()
-        .zip(&places.opened.volumes)
-        .try_for_each(|(volume, copy)| volume.mount(copy.as_ref(), places.opened.tree.as_fd(), dev))
+    plan.volumes.iter().zip(&places.opened.volumes).try_for_each(|(volume, copy)| {
+        volume.mount(copy.as_ref(), places.opened.tree.as_fd(), places.dev)
+    })
 }
 
 /// Without this the mounts below would also appear on the host: systemd makes "/" shared.
@@ -378,27 +376,24 @@ fn make_read_only(plan: &Plan, places: &Places) -> Result<(), Error> {
         .map_err(old_kernel)
 }
 
-fn mount(filesystem: &mounts::Filesystem, places: &Places) -> Result<OwnedFd, Error> {
-    filesystem.mount(mount_point(places.opened.tree.as_fd(), filesystem.target)?)
-}
-
 fn mount_dev(plan: &Plan, places: &mut Places) -> Result<(), Error> {
-    let dev = mount(&DEV, places)?;
-    fchdir(&dev).attempt(|| "cannot enter '/dev'".into())?;
+    let dev = CWD;
+    DEV.mount_and_enter(places.opened.tree.as_fd())?;
     mounts::populate()?;
     let [pts, below @ ..] = &BELOW_DEV;
     if plan.one_id { &PTS_WITHOUT_GROUP } else { pts }.mount_here()?;
     below.iter().try_for_each(mounts::Filesystem::mount_here)?;
     if let Terminal::Own { outer, .. } = &plan.terminal {
-        let pty = Pty::open(dev.as_fd(), "pts/ptmx", outer.as_ref())?;
-        mounts::bind_console(dev.as_fd(), &pty.slave)?;
+        let pty = Pty::open(dev, "pts/ptmx", outer.as_ref())?;
+        mounts::bind_console(dev, &pty.slave)?;
         places.pty = Some(pty);
     }
     places.dev = Some(dev);
     Ok(())
 }
 
-fn mask_paths(plan: &Plan, places: &Places) -> Result<(), Error> {
+fn mask_paths(plan: &Plan, places: &mut Places) -> Result<(), Error> {
+    places.dev = None;
     let cover = places.sys.as_ref().map(|sys| mounts::mask_sys(sys.as_fd())).transpose()?;
     let Some(proc) = &places.proc else { return Ok(()) };
     fchdir(proc).attempt(|| "cannot enter '/proc'".into())?;

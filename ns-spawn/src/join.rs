@@ -4,10 +4,10 @@ use crate::{
     cli::Cli,
     command::Command,
     error::{Attempt as _, Error},
-    init::{die_with, hide},
+    init::{die_with_supervisor, hide},
     plan::print_script,
     rootfs::{Rootfs, needs_root},
-    supervise::{close_other_end, own_pidfd},
+    supervise::close_other_end,
     sys::{self, Page, Side},
     terminal::{Attached, Pty, Terminal},
 };
@@ -51,7 +51,7 @@ impl Join {
             err.hint_on(Errno::ESRCH, "it has ended; --pid-file tells a container's")
         })?;
         let rootfs = Rootfs::open(Path::new(&format!("/proc/{pid}/root"))).map_err(needs_root)?;
-        let command = Command::new(cli, &rootfs, false)?;
+        let command = Command::new(cli, &rootfs, None)?;
         Ok(Self { pid, target, command, terminal: Terminal::choose(cli.console, true)? })
     }
 
@@ -71,7 +71,6 @@ impl Join {
         ours: Option<&UnixStream>,
         theirs: Option<&UnixStream>,
     ) -> Result<i32, Error> {
-        let supervisor = own_pidfd()?;
         setns(&self.target, CloneFlags::CLONE_NEWPID)
             .attempt(|| format!("cannot enter the PID namespace of process {}", self.pid))
             .map_err(needs_root)?;
@@ -79,8 +78,8 @@ impl Join {
             Side::Parent(command) => Ok(command),
             Side::Child => {
                 close_other_end(ours);
-                let error = match self.enter(&supervisor, theirs) {
-                    Ok(terminal) => self.command.run(&terminal, &mask, Some(&supervisor), theirs),
+                let error = match self.enter(page, theirs) {
+                    Ok(terminal) => self.command.run(&terminal, &mask, Some(page), theirs),
                     Err(error) => error,
                 };
                 error.leave_on(page);
@@ -90,8 +89,8 @@ impl Join {
     }
 
     /// In the child: hide from the container's processes before they can see this one, and go in.
-    fn enter(&self, supervisor: &OwnedFd, channel: Option<&UnixStream>) -> Result<Attached, Error> {
-        die_with(supervisor)?;
+    fn enter(&self, page: &Page, channel: Option<&UnixStream>) -> Result<Attached, Error> {
+        die_with_supervisor(page)?;
         hide()?;
         setns(&self.target, ENTERED)
             .attempt(|| format!("cannot enter the namespaces of process {}", self.pid))
@@ -104,7 +103,7 @@ impl Join {
             (Terminal::Own { .. }, None) => {
                 Err(Error::new("no pseudo-terminal can be handed over"))
             }
-            (Terminal::Inherited { handed_over }, _) => {
+            (Terminal::Inherited { handed_over, .. }, _) => {
                 Ok(Attached::Inherited { handed_over: *handed_over })
             }
             (Terminal::None, _) => Ok(Attached::None),

@@ -4,7 +4,7 @@ use crate::{
     attributes::{allow_writing, mount_flags},
     cli::Kernel,
     error::{Attempt as _, Error},
-    rootfs::{Kind, attach, detached_copy, leave_open, needs_root, old_kernel},
+    rootfs::{Kind, attach, attach_in, detached_copy, leave_open, needs_root, old_kernel},
 };
 use nix::{
     errno::Errno,
@@ -17,7 +17,7 @@ use rustix::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
         fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
     },
-    process::fchdir,
+    process::{chdir, fchdir},
 };
 
 /// A file system to make: its type, its options, the attributes of its mount, where it goes.
@@ -100,6 +100,25 @@ impl Filesystem<'_> {
         attach(&mount, target)
             .attempt(|| format!("cannot mount '{}' on '/{}'", self.kind, self.target))?;
         Ok(mount)
+    }
+
+    /// Make it and attach it at the directory of its name in `tree`. The result is the root directory of the new mount.
+    pub(crate) fn mount_in(&self, tree: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+        let mount = self.make()?;
+        attach_in(tree, self.target, &mount)?;
+        Ok(mount)
+    }
+
+    /// The same, and make it the current directory: for one that nothing else mounts, as mount(2) sets attributes for all.
+    ///
+    /// That takes a path. Those in `tree` may lead elsewhere by then, '/' of a mount namespace of our own does not; from it `/..`
+    /// leads into what was mounted over it last.
+    pub(crate) fn mount_and_enter(&self, tree: BorrowedFd<'_>) -> Result<(), Error> {
+        let attempt =
+            || format!("cannot make a '{}' file system for '/{}'", self.kind, self.target);
+        self.mount_on("/").attempt(attempt).map_err(needs_root)?;
+        chdir("/..").attempt(attempt)?;
+        attach_in(tree, self.target, CWD)
     }
 
     /// Make it and attach it at the directory of its name in the current one, which nobody else can change yet.
@@ -214,7 +233,8 @@ fn bind_in(dev: BorrowedFd<'_>, name: &str, copy: &OwnedFd) -> rustix::io::Resul
 
 /// What COMMAND must not see. Docker's list: moby's oci/defaults.go; paths that do not exist are passed over.
 ///
-/// Of the directories the one that most machines have is the last: getting rid of a mount that hides none is slow.
+/// Of the directories the one that most machines have is the last: getting rid of a mount that hides none is slow. Of the
+/// files the last is one that all have: it shows that /dev/null, which hides them, was there.
 pub(crate) const MASKED_PROC: Masked<'_> = Masked {
     directories: &["asound", "scsi", "acpi"],
     files: &[
@@ -281,11 +301,16 @@ pub(crate) fn mask_proc(spare: Option<BorrowedFd<'static>>) -> Result<(), Error>
     for path in MASKED_PROC.directories {
         cover.hide(path)?;
     }
+    let mut last = false;
     for path in MASKED_PROC.files {
-        match bind("/dev/null", path, MsFlags::empty()) {
-            Ok(()) | Err(Errno::ENOENT) => {}
+        last = match bind("/dev/null", path, MsFlags::empty()) {
+            Ok(()) => true,
+            Err(Errno::ENOENT) => false,
             Err(err) => return Err(err).attempt(|| format!("cannot mask '{path}'")),
-        }
+        };
+    }
+    if last {
+        return Ok(());
     }
     // It was what hides that had to be there.
     accessat(CWD, "/dev/null", Access::EXISTS, AtFlags::empty())

@@ -32,11 +32,18 @@ pub(crate) struct Netns {
     shown: String,
     /// Where it was opened.
     pub(crate) path: PathBuf,
-    /// The files of /etc/netns/NAME.
+    etc: Option<Etc>,
+}
+
+/// The directory /etc/netns/NAME.
+#[derive(Debug)]
+struct Etc {
+    #[expect(dead_code, reason = "it is closed with all the others")]
+    dir: OwnedFd,
     files: Vec<EtcFile>,
 }
 
-/// One file of /etc/netns/NAME, opened.
+/// One file in it, opened.
 #[derive(Debug)]
 struct EtcFile {
     file: OwnedFd,
@@ -74,9 +81,8 @@ impl Netns {
                 error
             });
         }
-        let files =
-            if named { etc_files(&Path::new("/etc/netns").join(given))? } else { Vec::new() };
-        Ok(Self { namespace, shown, path, files })
+        let etc = if named { Etc::open(&Path::new("/etc/netns").join(given))? } else { None };
+        Ok(Self { namespace, shown, path, etc })
     }
 
     /// Enter it.
@@ -93,7 +99,7 @@ impl Netns {
             detach(&file.file, &file.source, false, inside)
                 .attempt(|| format!("cannot bind '{}'", file.source.display()))
         };
-        self.files.iter().map(copy).collect()
+        self.etc_files().iter().map(copy).collect()
     }
 
     /// Attach those copies over the files of the same name in the rootfs's /etc.
@@ -102,7 +108,7 @@ impl Netns {
         copies: &[OwnedFd],
         tree: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        for (file, copy) in self.files.iter().zip(copies) {
+        for (file, copy) in self.etc_files().iter().zip(copies) {
             let target = mount_point_within(tree, &file.target, file.kind)?;
             // They are the host's: inside they are only read.
             let closed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -115,42 +121,48 @@ impl Netns {
         Ok(())
     }
 
+    fn etc_files(&self) -> &[EtcFile] {
+        self.etc.as_ref().map_or(&[], |etc| &etc.files)
+    }
+
     /// Pairs of source and target, for showing.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &Path)> {
-        self.files.iter().map(|file| (file.source.as_path(), file.target.as_path()))
+        self.etc_files().iter().map(|file| (file.source.as_path(), file.target.as_path()))
     }
 }
 
-fn etc_files(dir: &Path) -> Result<Vec<EtcFile>, Error> {
-    let attempt = || format!("cannot read '{}'", dir.display());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = match openat(CWD, dir, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
-        opened => opened.attempt(attempt)?,
-    };
-    let mut files = Vec::new();
-    let mut buffer = [MaybeUninit::uninit(); 2048];
-    let mut entries = RawDir::new(&opened, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry.attempt(attempt)?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if matches!(name.as_bytes(), b"." | b"..") {
-            continue;
-        }
-        let source = dir.join(name);
-        let attempt = || format!("cannot open '{}'", source.display());
-        let file =
-            openat(CWD, &source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).attempt(attempt)?;
-        let kind = match entry.file_type() {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            _ => Kind::of(&file).attempt(attempt)?, // a link leads to it, or the file system does not tell
+impl Etc {
+    fn open(path: &Path) -> Result<Option<Self>, Error> {
+        let attempt = || format!("cannot read '{}'", path.display());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match openat(CWD, path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            opened => opened.attempt(attempt)?,
         };
-        let target = Path::new("/etc").join(name);
-        files.push(EtcFile { file, source, target, kind });
+        let mut files = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); 2048];
+        let mut entries = RawDir::new(&dir, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry.attempt(attempt)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if matches!(name.as_bytes(), b"." | b"..") {
+                continue;
+            }
+            let source = path.join(name);
+            let attempt = || format!("cannot open '{}'", source.display());
+            let file = openat(&dir, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .attempt(attempt)?;
+            let kind = match entry.file_type() {
+                FileType::RegularFile => Kind::File,
+                FileType::Directory => Kind::Directory,
+                _ => Kind::of(&file).attempt(attempt)?, // a link leads to it, or the file system does not tell
+            };
+            let target = Path::new("/etc").join(name);
+            files.push(EtcFile { file, source, target, kind });
+        }
+        files.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(Some(Self { dir, files }))
     }
-    files.sort_by(|a, b| a.target.cmp(&b.target));
-    Ok(files)
 }
 
 /// Bring up `lo` in the current network namespace.

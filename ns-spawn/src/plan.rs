@@ -74,7 +74,7 @@ impl Plan {
             proc: cli.proc,
             sys: if cli.privileged && cli.sys == Kernel::Ro { Kernel::Rw } else { cli.sys },
             steps: steps(cli, namespaces),
-            command: Command::new(cli, &rootfs, userns.is_some_and(Userns::has_one_id))?,
+            command: Command::new(cli, &rootfs, userns)?,
             terminal: Terminal::choose(cli.console, cli.dev == Dev::Own)?,
             as_pid_1: cli.as_pid_1,
             userns: userns.is_some(),

@@ -62,8 +62,8 @@ impl Rootfs {
         self.path.display()
     }
 
-    /// Open a regular file for reading. Links lead to where they would inside the rootfs.
-    pub(crate) fn open_file(&self, path: &str) -> Result<Option<File>, Error> {
+    /// Open a regular file for reading. Links lead to where they would inside the rootfs. The number is its size in bytes.
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<(File, usize)>, Error> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let shown = || format!("cannot open '{}/{path}'", self.shown());
@@ -74,7 +74,7 @@ impl Rootfs {
         };
         let stat = fstat(&file).attempt(shown)?;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        Ok(regular.then(|| file.into()))
+        Ok(regular.then(|| (file.into(), usize::try_from(stat.st_size).unwrap_or(usize::MAX))))
     }
 
     /// A copy of the directory's mount, and of all below it, attached nowhere yet.
@@ -129,6 +129,19 @@ pub(crate) fn leave_open(fd: OwnedFd) -> BorrowedFd<'static> {
 pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> SysResult<()> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", empty)
+}
+
+/// Attach the detached mount `mount` at the directory `name`, directly below `tree`, and make that when it is missing.
+///
+/// A link is refused: the mount would land elsewhere (CVE-2019-19921, CVE-2026-41579).
+pub(crate) fn attach_in(tree: BorrowedFd<'_>, name: &str, mount: impl AsFd) -> Result<(), Error> {
+    let mount = mount.as_fd();
+    // Without MOVE_MOUNT_T_SYMLINKS it follows none, and a directory goes only on a directory.
+    if move_mount(mount, "", tree, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok() {
+        return Ok(());
+    }
+    let target = mount_point(tree, name)?;
+    attach(mount, target).attempt(|| format!("cannot mount on '/{name}'"))
 }
 
 /// Attach `tree` over this mount namespace's '/'. `devices`: nodes in it may be opened.

@@ -27,7 +27,7 @@ use nix::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    process::{Pid, PidfdFlags, WaitOptions, WaitStatus, getpgrp, getpid, pidfd_open, waitpid},
+    process::{Pid, WaitOptions, WaitStatus, getpgrp, waitpid},
     termios::{tcgetpgrp, tcsetpgrp},
 };
 use std::{
@@ -99,11 +99,10 @@ pub(crate) fn act(job: &Job, status: &Status) -> Result<Ended, Error> {
     if job.shows_program() {
         program::seal()?;
     }
-    sys::trim_heap();
-    let (mask, saved) = (take_signals()?, Saved::new());
+    let (mask, saved) = (take_signals()?, Saved::new(job.terminal()));
     let page = Page::new().attempt(|| "cannot map a page".into())?;
     let own_terminal = matches!(job.terminal(), Terminal::Own { .. });
-    let hands_over = matches!(job, Job::New(plan, ..) if matches!(plan.terminal, Terminal::Inherited { handed_over: true }));
+    let hands_over = matches!(job, Job::New(plan, ..) if matches!(plan.terminal, Terminal::Inherited { handed_over: true, .. }));
     let stops = hands_over.then(UnixStream::pair).transpose();
     let (stops, their_stops) = stops.attempt(|| "cannot make a socket pair".into())?.unzip();
     let maps_users = matches!(job, Job::New(_, Some(_), _));
@@ -172,7 +171,6 @@ fn start(
     let given = Given {
         // The kernel lets only who owns the mount namespace copy a mount: that is init's, with a new user one.
         opened: if userns.is_some() { None } else { Some(Opened::new(plan, false)?) },
-        supervisor: own_pidfd()?,
         channel,
         stops,
         mask,
@@ -196,8 +194,7 @@ fn start(
         }
         Side::Parent(init) => {
             // What they hold is the container's by now, and one call less each is left to do than to close them.
-            let Given { opened, supervisor, .. } = given;
-            mem::forget((opened, supervisor));
+            mem::forget(given.opened);
             let (Some(userns), Some(mut ours)) = (userns, ours) else { return Ok(init) };
             if let Err(error) = map_users(userns, init).and_then(|()| {
                 ours.write_all(&[1]).attempt(|| "cannot tell init of its users".into())
@@ -222,12 +219,6 @@ pub(crate) fn close_other_end(ours: Option<&UnixStream>) {
     if let Some(ours) = ours {
         sys::close_number(ours.as_raw_fd().unsigned_abs());
     }
-}
-
-/// A descriptor that becomes readable when this process ends.
-pub(crate) fn own_pidfd() -> Result<OwnedFd, Error> {
-    pidfd_open(getpid(), PidfdFlags::empty())
-        .attempt(|| "cannot open a descriptor of the supervisor".into())
 }
 
 /// What comes so soon after the first is no second SIGTERM: timeout(1) sends it to its child, and then to its group.

@@ -1,5 +1,8 @@
 //! Raw kernel calls: what neither nix nor rustix offers as a safe function.
 
+mod heap;
+
+use self::heap::Heap;
 use crate::seccomp::Instruction;
 use nix::{
     errno::Errno,
@@ -8,14 +11,15 @@ use nix::{
 };
 use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::{
+    cell::UnsafeCell,
     ffi::CStr,
-    mem::{self, ManuallyDrop},
+    mem::{self, MaybeUninit},
     os::{
         fd::FromRawFd as _,
         raw::{c_char, c_int, c_void},
     },
     ptr,
-    sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -25,7 +29,6 @@ use std::{
 // SAFETY: this is the function that the C library calls by this name.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
-    HEAP.store(ptr::from_ref(Box::leak(Box::new(0_u8))).addr(), Ordering::Relaxed);
     open_standard_streams();
     exit_now(crate::main().into()) // what was printed is out: standard output goes line by line
 }
@@ -43,36 +46,20 @@ fn open_standard_streams() {
     }
 }
 
-/// Give back to the kernel what is free of the heap: reading the options takes more than all that follows, and every
-/// container has two processes that would keep it. Other C libraries than GNU's do so themselves.
-pub(crate) fn trim_heap() {
-    // SAFETY: only what is free is given back.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0)
-    };
+/// A stack's unit, of the alignment that it has to have.
+type Word = u128;
+
+#[cfg_attr(not(test), global_allocator)]
+static HEAP: Heap = Heap::new();
+
+/// Move `value` out of the memory in which it was made, and give that back to the kernel, if nothing else is left there.
+pub(crate) fn move_out<T: Clone>(value: T) -> T {
+    HEAP.move_out(value)
 }
-
-/// The address of what was allocated first, or 0.
-static HEAP: AtomicUsize = AtomicUsize::new(0);
-
-/// A page where they are small. Where they are larger, the heap is kept: madvise(2) wants whole ones.
-const PAGE: usize = 4096;
 
 /// Give all of the heap back to the kernel. Nothing on it may be used any more, nor may anything be allocated.
 pub(crate) fn give_up_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes and gives addresses alone.
-    let end = unsafe { libc::sbrk(0) };
-    #[cfg(not(target_env = "gnu"))]
-    let end: *mut c_void = ptr::null_mut(); // its heap may be anywhere
-    let first = HEAP.load(Ordering::Relaxed);
-    let start = first.next_multiple_of(PAGE);
-    if first != 0 && start < end.addr() {
-        // SAFETY: between the first allocation and the program break lies nothing but the heap (brk(2)); that nobody
-        // uses it is for the caller.
-        unsafe { libc::madvise(end.with_addr(start), end.addr() - start, libc::MADV_DONTNEED) };
-    }
+    HEAP.give_up();
 }
 
 /// On which side of the clone one is.
@@ -100,29 +87,22 @@ pub(crate) fn clone_process(flags: u64) -> Result<Side, Errno> {
     }
 }
 
-/// The stack of a process that shares this one's memory: some kilobytes are used, the rest is never touched.
-const STACK_BYTES: usize = 32 * 1024;
-
-/// A stack's unit, of the alignment that it has to have.
-type Word = u128;
-
 /// vfork(2), on a stack of its own: `child` runs in this process's memory, and this process stands still until it
 /// executes another program or ends, with the status that it returns. So nothing is copied, and no page is then
 /// written twice.
 ///
-/// Killed half-way it may leave the heap as it was at that moment: its parent must not allocate any more.
+/// There is one stack, so no two such children at once. Killed half-way it may leave the heap as it was at that moment: its
+/// parent must not allocate any more.
 pub(crate) fn run_in_own_memory<F: FnMut() -> i32>(mut child: F) -> Result<i32, Errno> {
     extern "C" fn call<F: FnMut() -> i32>(child: *mut c_void) -> c_int {
         // SAFETY: it is the `child` below, which nothing else uses meanwhile.
         let child = unsafe { &mut *child.cast::<F>() };
         child()
     }
-    let mut stack = ManuallyDrop::new(Vec::<Word>::with_capacity(STACK_BYTES / size_of::<Word>()));
-    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+    let top = HEAP.top_of_stack();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: with CLONE_VFORK only one of the two processes runs at any time, each has its own stack, and
-    // ns-spawn has one thread. `child` and the stack live on: the first until the child has left this memory, the
-    // second for ever, as freeing it would be using the heap.
+    // ns-spawn has one thread. `child` lives on until the child has left this memory, the stack for ever.
     let pid = unsafe { libc::clone(call::<F>, top.cast(), flags, (&raw mut child).cast()) };
     Errno::result(pid)
 }
@@ -322,8 +302,26 @@ pub(crate) fn leave_session_keyring() -> Result<(), Errno> {
     }
 }
 
-/// A page shared with the child, on which it leaves how things ended. No descriptor is needed for it, so
-/// none can be found in the container.
+/// The effective user that this program was started as, from what the kernel then told it (getauxval(3)).
+pub(crate) fn effective_uid() -> u32 {
+    started_with(libc::AT_EUID)
+}
+
+/// Whether this program was started with no other IDs than these: real, effective and so, after an exec, saved ones.
+pub(crate) fn started_as(uid: u32, gid: u32) -> bool {
+    let all =
+        [(libc::AT_UID, uid), (libc::AT_EUID, uid), (libc::AT_GID, gid), (libc::AT_EGID, gid)];
+    all.iter().all(|(key, id)| started_with(*key) == *id)
+}
+
+/// One of the IDs. 4294967295 is none: setresuid(2).
+fn started_with(key: libc::c_ulong) -> u32 {
+    // SAFETY: takes no pointers.
+    u32::try_from(unsafe { libc::getauxval(key) }).unwrap_or(u32::MAX)
+}
+
+/// A page shared with the child, on which it leaves how things ended, and from which it knows whether the supervisor lives. No
+/// descriptor is needed for it, so none can be found in the container.
 pub(crate) struct Page(&'static Layout);
 
 /// Enough for every message, and one page with the rest.
@@ -331,6 +329,8 @@ const TEXT: usize = 3 * 1024;
 
 #[repr(C)]
 struct Layout {
+    /// Locked by the supervisor as long as it lives. It is robust: when its owner dies, the kernel marks it.
+    alive: UnsafeCell<libc::pthread_mutex_t>,
     state: AtomicU32,
     number: AtomicI32,
     code: AtomicU32,
@@ -363,8 +363,33 @@ impl Page {
             return Err(Errno::last());
         }
         // SAFETY: the mapping is page-aligned, large enough, never unmapped, and zero, which is a valid
-        // value of every field. All of them are atomics, as another process writes there.
-        Ok(Self(unsafe { &*page.cast::<Layout>() }))
+        // value of every field. All of them are atomics, as another process writes there, or the C library's affair.
+        let page = Self(unsafe { &*page.cast::<Layout>() });
+        page.begin()?;
+        Ok(page)
+    }
+
+    /// Be the supervisor of whoever is cloned from now on.
+    fn begin(&self) -> Result<(), Errno> {
+        let done = |errno| if errno == 0 { Ok(()) } else { Err(Errno::from_raw(errno)) };
+        let mut kind = MaybeUninit::uninit();
+        let (kind, alive) = (kind.as_mut_ptr(), self.0.alive.get());
+        // SAFETY: it makes a valid value of `kind`, for the calls below.
+        done(unsafe { libc::pthread_mutexattr_init(kind) })?;
+        // SAFETY: as above.
+        done(unsafe { libc::pthread_mutexattr_setpshared(kind, libc::PTHREAD_PROCESS_SHARED) })?;
+        // SAFETY: as above.
+        done(unsafe { libc::pthread_mutexattr_setrobust(kind, libc::PTHREAD_MUTEX_ROBUST) })?;
+        // SAFETY: as above; the mutex is in nobody's use yet, and stays where it is.
+        done(unsafe { libc::pthread_mutex_init(alive, kind) })?;
+        // SAFETY: it is one now.
+        done(unsafe { libc::pthread_mutex_lock(alive) })
+    }
+
+    /// Whether the supervisor has died. Only a child may ask.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        // SAFETY: it was made one before the child was.
+        unsafe { libc::pthread_mutex_trylock(self.0.alive.get()) == libc::EOWNERDEAD }
     }
 
     /// Note that COMMAND ended with this wait(2) status, unless a failure stands there.

@@ -31,8 +31,8 @@ use std::{
 pub(crate) enum Terminal {
     /// A pty of the container's own. `outer` is the caller's terminal, if standard input is one.
     Own { outer: Option<Outer>, stderr: bool },
-    /// The caller's three streams. `handed_over`: they are a terminal, and COMMAND gets its foreground.
-    Inherited { handed_over: bool },
+    /// The caller's three streams. `foreground`: the first is a terminal, which listens to us; `handed_over`: to COMMAND then.
+    Inherited { foreground: bool, handed_over: bool },
     /// The same, in a session without a terminal.
     None,
 }
@@ -51,11 +51,16 @@ impl Terminal {
             Ok(Self::Own { outer: Outer::look()?, stderr: isatty(stderr()) })
         };
         match mode {
-            Console::Auto if has_pts && is_foreground_terminal() => own(),
-            Console::Auto => Ok(Self::Inherited { handed_over: false }),
+            Console::Auto | Console::Inherit => {
+                let foreground = in_foreground(stdin().as_fd());
+                if mode == Console::Auto && has_pts && foreground && output_goes_there() {
+                    return own();
+                }
+                let handed_over = mode == Console::Inherit && foreground;
+                Ok(Self::Inherited { foreground, handed_over })
+            }
             Console::Pty if has_pts => own(),
             Console::Pty => Err(Error::new("a pty takes a /dev of the container's own")),
-            Console::Inherit => Ok(Self::Inherited { handed_over: in_foreground(stdin().as_fd()) }),
             Console::None => Ok(Self::None),
         }
     }
@@ -81,12 +86,11 @@ impl Outer {
     }
 }
 
-/// Whether standard input and output are one terminal, which is ours and listens to us.
-fn is_foreground_terminal() -> bool {
+/// Whether standard output is the terminal that standard input is.
+fn output_goes_there() -> bool {
     let (stdin, stdout) = (stdin(), stdout());
     let device = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_rdev);
-    in_foreground(stdin.as_fd())
-        && isatty(stdout.as_fd())
+    isatty(stdout.as_fd())
         && matches!((device(stdin.as_fd()), device(stdout.as_fd())), (Ok(a), Ok(b)) if a == b)
 }
 
@@ -204,8 +208,12 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    pub(crate) fn new() -> Self {
-        let foreground = in_foreground(stdin().as_fd());
+    /// `chosen`: what COMMAND will have.
+    pub(crate) fn new(chosen: &Terminal) -> Self {
+        let foreground = match chosen {
+            Terminal::Inherited { foreground, .. } => *foreground,
+            Terminal::Own { .. } | Terminal::None => in_foreground(stdin().as_fd()),
+        };
         Self { modes: foreground.then(|| tcgetattr(stdin()).ok()).flatten(), foreground }
     }
 

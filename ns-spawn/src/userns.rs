@@ -4,10 +4,11 @@ use crate::{
     check,
     cli::Cli,
     error::{Attempt as _, Error},
+    sys,
 };
 use nix::{
     errno::Errno,
-    unistd::{getegid, geteuid, setgroups},
+    unistd::{getegid, setgroups},
 };
 use std::{
     fs, io,
@@ -32,12 +33,12 @@ const KINDS: [(&str, &str); 2] = [("/etc/subuid", "newuidmap"), ("/etc/subgid", 
 impl Userns {
     /// One is made when it is asked for, and when the caller is not root.
     pub(crate) fn plan(cli: &Cli) -> Result<Option<Self>, Error> {
-        let uid = geteuid();
-        if !cli.userns && uid.is_root() {
+        let uid = sys::effective_uid();
+        if !cli.userns && uid == 0 {
             return Ok(None);
         }
-        let others = ranges_of(uid.as_raw())?.map_err(|(lost, _)| lost);
-        Ok(Some(Self { uid: uid.as_raw(), gid: getegid().as_raw(), others }))
+        let others = ranges_of(uid)?.map_err(|(lost, _)| lost);
+        Ok(Some(Self { uid, gid: getegid().as_raw(), others }))
     }
 
     /// Whether only one ID exists inside: then groups cannot be dropped, and others' files cannot be made.
