@@ -24,6 +24,7 @@ use rustix::{
 };
 use std::{
     cell::Cell,
+    collections::HashSet,
     ffi::CString,
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
@@ -421,17 +422,20 @@ impl Runner {
         text.trim().parse().map_err(|_| Error::new(format!("no number: '{text}'")))
     }
 
-    /// How many system calls all processes of a candidate's first phase make.
-    pub(crate) fn system_calls(&self, host: &Host, candidate: &Candidate) -> Result<u64, Error> {
+    /// How many system calls all processes of a candidate's first phase make, but for those that run `command`.
+    pub(crate) fn system_calls(
+        &self,
+        host: &Host,
+        candidate: &Candidate,
+        command: Option<&str>,
+    ) -> Result<usize, Error> {
         let result = host.scratch().join("strace");
-        let strace = ["strace", "--follow-forks", "--summary-only", "--output"].map(Path::new);
+        let strace = ["strace", "--follow-forks", "--output"].map(Path::new);
         let prefix: Vec<&Path> =
             strace.into_iter().chain([result.as_path(), Path::new("--")]).collect();
         self.observed(&prefix, candidate)?;
-        let text = fs::read_to_string(&result).attempt(|| "cannot read strace's summary".into())?;
-        let total = text.lines().find(|line| line.ends_with(" total"));
-        let calls = total.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
-        calls.ok_or_else(|| Error::new("cannot read strace's summary"))
+        let text = fs::read(&result).attempt(|| "cannot read what strace wrote".into())?;
+        Ok(count_calls(&String::from_utf8_lossy(&text), command))
     }
 
     /// Run a candidate's phases, the first of them under another program.
@@ -475,4 +479,41 @@ fn read(mut file: &File) -> Result<String, Error> {
     let mut content = vec![];
     file.read_to_end(&mut content).attempt(attempt)?;
     Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// The system calls in what `strace --follow-forks` wrote, without those of the processes that have executed `command`.
+fn count_calls(trace: &str, command: Option<&str>) -> usize {
+    let execution = command.map(|command| format!("execve(\"{command}\""));
+    let mut executing = HashSet::new();
+    let mut calls = 0;
+    for line in trace.lines() {
+        let (process, what) = line.split_once(' ').unwrap_or_default();
+        let what = what.trim_start();
+        // Calls go on after "<..."; signals stand after "---", ends after "+++".
+        if ["<...", "---", "+++"].iter().any(|other| what.starts_with(other)) {
+            continue;
+        }
+        if !executing.contains(process) {
+            calls += 1;
+        }
+        if execution.as_ref().is_some_and(|begin| what.starts_with(begin)) {
+            executing.insert(process);
+        }
+    }
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_until_the_command_runs() {
+        let trace = "7  brk(NULL) = 0x1\n7  clone3({flags=0}, 88) = 8\n\
+                     8  execve(\"/bin/true\", [\"true\"], 0x1 <unfinished ...>\n7  wait4(-1, <unfinished ...>\n\
+                     8  <... execve resumed>) = 0\n8  brk(NULL) = 0x2\n8  exit_group(0) = ?\n8  +++ exited with 0 +++\n\
+                     7  <... wait4 resumed>) = 8\n7  --- SIGCHLD {si_signo=SIGCHLD} ---\n7  exit_group(0) = ?\n";
+        assert_eq!(count_calls(trace, Some("/bin/true")), 5);
+        assert_eq!(count_calls(trace, None), 7);
+    }
 }

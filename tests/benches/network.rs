@@ -74,7 +74,7 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
         Ok(vec![
             series.candidate.name.clone(),
             shown(host.runner.peak(host, &series.candidate))?,
-            shown(host.runner.system_calls(host, &series.candidate))?,
+            shown(host.runner.system_calls(host, &series.candidate, None))?,
         ])
     };
     report.say("What up takes:");

@@ -12,7 +12,7 @@ const TEXT: &str = "\
 Each starts `/bin/true` of one and the same tree and waits for its end. *floor* is a C program that makes the fewest \
 system calls for what ns-spawn does by default (`tests/benches/floors/spawn.c`), *host* is `/bin/true` without a container. \
 Ratios are medians of the rounds' own ratios. Memory is the peak of the largest process; system calls are those of all \
-processes, `/bin/true`'s included; of podman and docker, those of the client. bwrap joins no network namespace and loads no \
+processes, without those of `/bin/true` once it is executed; of podman and docker, those of the client. bwrap joins no network namespace and loads no \
 seccomp filter; unshare and the script mount no /dev and no /sys; crun and runc make a cgroup in every hierarchy unless it is said \
 that they make none.";
 
@@ -38,7 +38,7 @@ pub(crate) fn measure(host: &Host, rounds: usize) -> Result<Report, Error> {
             digits(series.over(floor, 0)),
             digits(1.0 / series.over(ours, 0)),
             shown(host.runner.peak(host, &series.candidate))?,
-            shown(host.runner.system_calls(host, &series.candidate))?,
+            shown(host.runner.system_calls(host, &series.candidate, Some("/bin/true")))?,
         ])
     };
     let head = [
