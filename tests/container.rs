@@ -8,6 +8,10 @@ use crate::{
     pty::Pty,
     support::{Host, Outcome, outcome, root, shell_status, tool_path, top},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -295,10 +299,7 @@ fn after_kill_9_of_the_tools_the_next_run_works() {
         let mut make = lab.make(&["run", "CMD=sleep 61101"]).spawn().unwrap();
         thread::sleep(Duration::from_millis(round * 12));
         // Only what this test started: the processes whose parents lead to this make.
-        for pid in family(make.id()) {
-            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok(); // it may have ended
-        }
+        kill_all(make.id());
         make.wait().unwrap();
         assert_eq!(lab.run("echo again").success().stdout, "again\n");
         outcome(&mut lab.make(&["run", "CMD=true"])).success();
@@ -306,7 +307,32 @@ fn after_kill_9_of_the_tools_the_next_run_works() {
     }
 }
 
-/// `ancestor` and all processes that descend from it, the youngest first.
+/// Kill `ancestor` and all processes that descend from it at one moment: what still runs while others are looked for may have a
+/// child that is not found, and lives on.
+fn kill_all(ancestor: u32) {
+    let send = |pid: u32, signal| {
+        let pid = Pid::from_raw(pid.try_into().unwrap());
+        kill(pid, signal).ok(); // it may have ended
+    };
+    let mut stopped = Vec::new();
+    loop {
+        let mut running = family(ancestor);
+        running.retain(|pid| !stopped.contains(pid));
+        if running.is_empty() {
+            break;
+        }
+        for pid in &running {
+            send(*pid, Signal::SIGSTOP);
+        }
+        stopped.extend(running);
+        thread::sleep(Duration::from_millis(5)); // a fork under way is then done
+    }
+    for pid in stopped {
+        send(pid, Signal::SIGKILL);
+    }
+}
+
+/// `ancestor` and all processes that descend from it, the oldest first.
 fn family(ancestor: u32) -> Vec<u32> {
     let children: Vec<(u32, u32)> = fs::read_dir("/proc")
         .unwrap()
@@ -325,6 +351,5 @@ fn family(ancestor: u32) -> Vec<u32> {
         found.extend(children.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
         at += 1;
     }
-    found.reverse();
     found
 }
