@@ -29,7 +29,6 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
@@ -58,7 +57,7 @@ enum Change {
 }
 
 /// `create`.
-pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn create(tree: &Tree, args: &cli::Create, dry_run: bool) -> Result<u8, Error> {
     let plan = Plan::new(tree, &args.name, &args.limits, false, &[])?;
     if dry_run {
         return error::result(&plan.script(None));
@@ -427,7 +426,7 @@ fn undone<'changes>(
 }
 
 /// `delete`.
-pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<u8, Error> {
     let name = &args.name;
     let dirs = directories(tree, name);
     let inside = processes(dirs.iter(), true);
@@ -445,7 +444,7 @@ pub(crate) fn delete(tree: &Tree, args: &cli::Delete, dry_run: bool) -> Result<E
     let left = remove_all(&dirs, args.kill);
     drop(lock);
     if left.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     Err(Error::new(format!("cannot delete '{name}'")).left_behind(left))
 }

@@ -8,7 +8,7 @@ use crate::{
     run::Timeout,
 };
 use clap::{Args, Parser, Subcommand};
-use std::{env, ffi::OsString, fmt::Display, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{env, ffi::OsString, fmt::Display, path::PathBuf, str::FromStr};
 
 /// Make a cgroup, set its limits, run a command inside it
 ///
@@ -311,7 +311,7 @@ pub(crate) struct Limits {
 }
 
 impl Cli {
-    pub(crate) fn parse_or_usage() -> Result<Self, ExitCode> {
+    pub(crate) fn parse_or_usage() -> Result<Self, u8> {
         // The first word that is no option is the verb: no option before it takes a value.
         let verb = env::args_os().skip(1).find(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
         Self::try_parse().map_err(|err| error::usage(&err, verb.is_some_and(|verb| verb == "run")))

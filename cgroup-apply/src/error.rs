@@ -4,7 +4,6 @@ use nix::errno::Errno;
 use std::{
     fmt,
     io::{self, Write as _},
-    process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -110,9 +109,9 @@ impl Error {
     }
 
     /// Tell the user, and say which status the process ends with.
-    pub(crate) fn report(self, runs_command: bool) -> ExitCode {
+    pub(crate) fn report(self, runs_command: bool) -> u8 {
         tell(&self);
-        ExitCode::from(self.status(runs_command))
+        self.status(runs_command)
     }
 }
 
@@ -136,22 +135,22 @@ pub(crate) fn trace(step: &impl fmt::Display) {
 }
 
 /// Write the lines of the result to standard output.
-pub(crate) fn result(lines: &[String]) -> Result<ExitCode, Error> {
+pub(crate) fn result(lines: &[String]) -> Result<u8, Error> {
     let mut stdout = io::stdout().lock();
     let written = lines.iter().try_for_each(|line| writeln!(stdout, "{line}"));
     written.attempt(|| "cannot write to standard output".into())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Clap's text under our name: among four tools, a bare "error:" does not say whose it is.
-pub(crate) fn usage(err: &clap::Error, runs_command: bool) -> ExitCode {
+pub(crate) fn usage(err: &clap::Error, runs_command: bool) -> u8 {
     if !err.use_stderr() {
         drop(err.print()); // --help or --version
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let text = err.render().to_string();
     drop(write!(io::stderr(), "cgroup-apply: {}", text.strip_prefix("error: ").unwrap_or(&text)));
-    ExitCode::from(Error::usage("").status(runs_command))
+    Error::usage("").status(runs_command)
 }
 
 impl fmt::Display for Error {

@@ -20,7 +20,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    dir: PathBuf,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -61,12 +61,12 @@ impl Lock {
             Err(err) if is_gone(&err) => Ok(None),
             file => file
                 .attempt(|| format!("cannot open '{}'", path.display()))
-                .map(|file| Some(Self { file, dir: dir.to_path_buf() })),
+                .map(|file| Some(Self { file, path })),
         }
     }
 
     fn is_current(&self) -> bool {
-        match (self.file.metadata(), fs::metadata(file_of(&self.dir))) {
+        match (self.file.metadata(), fs::metadata(&self.path)) {
             (Ok(open), Ok(there)) => open.ino() == there.ino(),
             _ => false,
         }

@@ -1,5 +1,6 @@
 //! Make a cgroup, set its limits, run a command inside it.
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), no_main)] // the C library calls sys.rs, which calls main
 
 mod cgroup;
 mod cli;
@@ -17,7 +18,7 @@ mod run;
 mod show;
 #[expect(
     unsafe_code,
-    reason = "clone3 into a cgroup: no library has it, and it spares the way in (see the file)"
+    reason = "clone3 into a cgroup, the start of the program: what spares them is told in the file"
 )]
 mod sys;
 
@@ -25,9 +26,9 @@ use crate::{
     cli::{Cli, Verb},
     error::Error,
 };
-use std::{path::Path, process::ExitCode};
+use std::path::Path;
 
-fn main() -> ExitCode {
+fn main() -> u8 {
     let Cli { generate, verb } = match Cli::parse_or_usage() {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -35,14 +36,14 @@ fn main() -> ExitCode {
     // One of the two is there, or clap would have shown the help.
     let Some(verb) = verb else {
         let printed = generate.map_or(Ok(()), generate::print);
-        return printed.map_or_else(|err| err.report(false), |()| ExitCode::SUCCESS);
+        return printed.map_or_else(|err| err.report(false), |()| 0);
     };
     error::be_verbose(verb.steps().verbose);
     let runs_command = matches!(verb, Verb::Run(_));
     act(&verb).unwrap_or_else(|err| err.report(runs_command))
 }
 
-fn act(verb: &Verb) -> Result<ExitCode, Error> {
+fn act(verb: &Verb) -> Result<u8, Error> {
     let dry_run = verb.steps().dry_run;
     let tree = hierarchy::Tree::read(Path::new("/"), nix::unistd::geteuid().is_root())?;
     match verb {

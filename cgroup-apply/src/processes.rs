@@ -18,7 +18,6 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
@@ -27,7 +26,7 @@ use std::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `add`.
-pub(crate) fn add(tree: &Tree, args: &cli::Add, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn add(tree: &Tree, args: &cli::Add, dry_run: bool) -> Result<u8, Error> {
     let cli::Add { name, pid, .. } = args;
     let there: Vec<_> = tree
         .anchor_first()
@@ -66,7 +65,7 @@ pub(crate) fn add(tree: &Tree, args: &cli::Add, dry_run: bool) -> Result<ExitCod
             });
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Where a process is in `hierarchy`, if it can be seen.
@@ -173,7 +172,7 @@ pub(crate) fn is_frozen(dirs: &[PathBuf]) -> bool {
 }
 
 /// `freeze`.
-pub(crate) fn freeze(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn freeze(tree: &Tree, name: &Name, dry_run: bool) -> Result<u8, Error> {
     let dirs = existing("freeze", tree, name)?;
     let freezers = Freezer::all(&dirs);
     let reached: Vec<_> = freezers.iter().map(|freezer| freezer.dir.clone()).collect();
@@ -207,7 +206,7 @@ pub(crate) fn freeze(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode
 }
 
 /// `thaw`.
-pub(crate) fn thaw(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn thaw(tree: &Tree, name: &Name, dry_run: bool) -> Result<u8, Error> {
     let freezers = Freezer::all(&existing("thaw", tree, name)?);
     if let Some(above) = freezers.iter().find_map(Freezer::held_by) {
         return Err(Error::new(format!(
@@ -227,7 +226,7 @@ pub(crate) fn thaw(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, 
 
 /// Whether the freezers came to what was asked of them.
 enum Settled {
-    Yes(ExitCode),
+    Yes(u8),
     No,
 }
 
@@ -258,7 +257,7 @@ fn settle(
     if is_gone() {
         return Err(Error::new(format!("cannot {verb} '{name}': it was removed meanwhile")));
     }
-    Ok(if is_so { Settled::Yes(ExitCode::SUCCESS) } else { Settled::No })
+    Ok(if is_so { Settled::Yes(0) } else { Settled::No })
 }
 
 /// Wait until `condition` holds; whether it came to that.
@@ -276,7 +275,7 @@ fn within(patience: Duration, condition: impl Fn() -> bool) -> bool {
 }
 
 /// `kill`.
-pub(crate) fn kill(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn kill(tree: &Tree, name: &Name, dry_run: bool) -> Result<u8, Error> {
     let dirs = existing("kill what is in", tree, name)?;
     if dry_run {
         let needed = dirs.first().filter(|_| !processes(dirs.iter(), true).is_empty());
@@ -285,7 +284,7 @@ pub(crate) fn kill(tree: &Tree, name: &Name, dry_run: bool) -> Result<ExitCode, 
     kill_all(&dirs, Instant::now() + PATIENCE);
     let left = processes(dirs.iter(), true);
     if left.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(0);
     }
     let err =
         Error::new(format!("cannot kill what is in '{name}' within {} s", PATIENCE.as_secs()));

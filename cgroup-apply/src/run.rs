@@ -30,7 +30,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     os::{fd::AsFd as _, unix::process::CommandExt as _},
-    process::{Command, ExitCode},
+    process::Command,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -74,7 +74,7 @@ impl fmt::Display for Timeout {
 const TIME_IS_UP: u8 = 124;
 
 /// `run`.
-pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCode, Error> {
+pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<u8, Error> {
     let also = match (args.exec, &args.stats) {
         (true, _) => &["freezer"],
         (false, Some(_)) => &COUNTING[..],
@@ -121,7 +121,7 @@ pub(crate) fn run(tree: &Tree, args: &cli::Run, dry_run: bool) -> Result<ExitCod
     if let Err(err) = group.leave() {
         error::tell(&err);
     }
-    status.map(ExitCode::from)
+    status
 }
 
 /// `run --exec`: join, and be COMMAND. Returns only with the reason why not, and then not in the cgroup.

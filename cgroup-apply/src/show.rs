@@ -14,7 +14,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 /// A cgroup as `show` prints it.
@@ -63,7 +62,7 @@ const LIMITS: [(&str, [&str; 2], [&str; 2]); 8] = [
 ];
 
 /// `show`.
-pub(crate) fn show(tree: &Tree, args: &cli::Show) -> Result<ExitCode, Error> {
+pub(crate) fn show(tree: &Tree, args: &cli::Show) -> Result<u8, Error> {
     let dirs = directories(tree, &args.name);
     if dirs.is_empty() {
         return Err(no_such("show", &args.name));
@@ -251,7 +250,7 @@ struct Home {
 }
 
 /// `info`.
-pub(crate) fn info(tree: &Tree, args: &cli::Info) -> Result<ExitCode, Error> {
+pub(crate) fn info(tree: &Tree, args: &cli::Info) -> Result<u8, Error> {
     let host = Host::new(tree);
     error::result(&if args.json { vec![json(&host)?] } else { host.table() })
 }
