@@ -468,8 +468,8 @@ fn take_over(anchor: &Path, dirs: &[PathBuf], args: &cli::Delete) -> Result<Opti
 
 /// Kill what is in a temporary cgroup and remove it everywhere.
 fn clear(tree: &Tree, name: &Name) -> Result<(), Error> {
-    let dirs: Vec<_> =
-        directories(tree, name).into_iter().filter(|dir| is_temporary(dir)).collect();
+    let dirs = tree.anchor_first().map(|hierarchy| Place::new(hierarchy, name).dir);
+    let dirs: Vec<_> = dirs.filter(|dir| is_temporary(dir)).collect();
     let left = remove_all(&dirs, true);
     if !left.is_empty() {
         return Err(Error::new(format!("cannot remove cgroup '{name}'")).left_behind(left));
