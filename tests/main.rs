@@ -9,7 +9,12 @@
 mod support;
 
 mod cgroup_apply;
+mod cgroup_delegation;
 mod cgroup_faults;
+mod cgroup_limits;
+mod cgroup_runs;
+mod cgroup_stats;
+mod cgroup_verbs;
 mod container;
 mod contract;
 mod documents;
