@@ -38,6 +38,8 @@ mod ns_spawn_users;
 mod pty;
 mod rootfs_apt;
 mod rootfs_archives;
+mod rootfs_archives_members;
+mod rootfs_archives_paths;
 mod rootfs_exact;
 mod rootfs_fetch;
 mod rootfs_images;
