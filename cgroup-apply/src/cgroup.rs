@@ -11,8 +11,9 @@ use crate::{
     error::{self, Attempt as _, Error},
     hierarchy::{LEAF, Tree},
     interface::{self, put},
-    limits::{Name, Verdict, Write},
+    limits::{Verdict, Write},
     lock::Lock,
+    name::Name,
     plan::{Place, Plan, Planned, Step, USE_HIERARCHY, echo, quote},
     processes::{PATIENCE, below, kill_all, list, processes, shown_kill},
 };

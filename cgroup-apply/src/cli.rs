@@ -3,7 +3,8 @@
 use crate::{
     error,
     generate::Format,
-    limits::{CpuMax, HugeTlbMax, IoMax, List, Name, PidsMax, Setting, Size},
+    limits::{CpuMax, HugeTlbMax, IoMax, List, PidsMax, Setting, Size},
+    name::Name,
     report::StatsTo,
     run::Timeout,
 };

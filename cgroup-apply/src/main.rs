@@ -10,6 +10,7 @@ mod hierarchy;
 mod interface;
 mod limits;
 mod lock;
+mod name;
 mod plan;
 mod processes;
 mod report;

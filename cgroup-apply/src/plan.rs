@@ -5,7 +5,8 @@ use crate::{
     error::{Attempt as _, Error},
     hierarchy::{Hierarchy, LEAF, Tree, Version},
     interface,
-    limits::{self, IoMax, Limit, Name, Value, Write},
+    limits::{self, IoMax, Limit, Value, Write},
+    name::Name,
     processes::{below, processes},
     resources,
 };

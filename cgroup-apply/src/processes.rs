@@ -6,7 +6,7 @@ use crate::{
     error::{self, Attempt as _, Error},
     hierarchy::{Hierarchy, Tree, Version},
     interface::{self, put},
-    limits::Name,
+    name::Name,
     plan::{Place, echo, quote},
 };
 use nix::{

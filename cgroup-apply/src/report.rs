@@ -5,7 +5,8 @@ use crate::{
     error::{self, Attempt as _, Error},
     hierarchy::{Tree, Version},
     interface,
-    limits::{Name, human},
+    limits::human,
+    name::Name,
     processes::below,
     sys,
 };
