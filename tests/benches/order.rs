@@ -101,15 +101,36 @@ impl Section {
     /// What names it in a linker script, on other machines and with other compilers too.
     fn pattern(&self) -> Option<String> {
         let Self { source, name, .. } = self;
+        // What LTO has made public has this and a number at the end of its name.
+        let name = name.split_once(".llvm.").map_or(name.as_str(), |(name, _)| name);
         if name.contains("_ZN") {
             // The end of a Rust function's name is a hash of much that differs.
             let (name, _) = name.rsplit_once("17h")?;
-            return Some(format!("*({name}17h*E)"));
+            return Some(format!("*({name}17h*E {name}17h*E.llvm.*)"));
+        }
+        if name.contains("._R") {
+            let name = without_hashes(name);
+            return Some(format!("*({name} {name}.llvm.*)"));
         }
         let (archive, member) = source.strip_suffix(')')?.rsplit_once('(')?;
         let archive = Path::new(archive).file_name()?.to_str()?;
         Some(format!("*{archive}:{member}({name})"))
     }
+}
+
+/// A Rust function's name in the newer form, with `*` for the hashes of crates: they follow `Cs` and end with `_`.
+fn without_hashes(name: &str) -> String {
+    let mut parts = name.split("Cs");
+    let mut pattern = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('_') {
+            Some((hash, rest)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                pattern.extend(["Cs*_", rest]);
+            }
+            _ => pattern.extend(["Cs", part]),
+        }
+    }
+    pattern
 }
 
 /// Patterns of sections, in the order in which a start comes to them.
@@ -140,5 +161,30 @@ impl Called {
             writeln!(script, "        {pattern}").expect("a string takes all");
         }
         script + "    }\n}\nINSERT BEFORE .text;\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_fits_other_builds() {
+        let line = |name: &str| format!("  2f1c00  2f1c00  192  16  /lib/libc.a(read.o):({name})");
+        let cases = [
+            (
+                ".text._ZN3std4env4args17h987908372e27e7e6E.llvm.71",
+                "*(.text._ZN3std4env4args17h*E .text._ZN3std4env4args17h*E.llvm.*)",
+            ),
+            (
+                ".text._RNvNtCslNYArtu3iFV_5alloc3fmt6format",
+                "*(.text._RNvNtCs*_5alloc3fmt6format .text._RNvNtCs*_5alloc3fmt6format.llvm.*)",
+            ),
+            (".text.evex", "*libc.a:read.o(.text.evex)"),
+        ];
+        for (name, pattern) in cases {
+            let section = Section::parse(&line(name)).unwrap();
+            assert_eq!(section.pattern().as_deref(), Some(pattern));
+        }
     }
 }
