@@ -29,7 +29,7 @@ pub(crate) struct Cli {
     pub(crate) verb: Option<Verb>,
 }
 
-/// What every verb has that changes something.
+// What every verb has that changes something.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct Steps {
     /// Print the steps as shell commands and change nothing
@@ -56,6 +56,7 @@ Example: cgroup-apply run --pids-max 64 --memory-max 512M container -- bash";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)] // builds the options of the given verb alone; doc comments on them would become its help
 pub(crate) enum Verb {
     /// Make the cgroup, limit it, run COMMAND inside, wait, remove the cgroup
     ///
@@ -119,7 +120,7 @@ impl Verb {
     }
 }
 
-/// `run`.
+// `run`.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -163,7 +164,7 @@ pub(crate) struct Run {
     pub(crate) limits: Limits,
 }
 
-/// `create`.
+// `create`.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     #[command(flatten)]
@@ -177,7 +178,7 @@ pub(crate) struct Create {
     pub(crate) limits: Limits,
 }
 
-/// `delete`.
+// `delete`.
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     #[command(flatten)]
@@ -192,7 +193,7 @@ pub(crate) struct Delete {
     pub(crate) name: Name,
 }
 
-/// `add`.
+// `add`.
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct Add {
@@ -208,7 +209,7 @@ pub(crate) struct Add {
     pub(crate) pid: i32,
 }
 
-/// `freeze`, `thaw` and `kill`.
+// `freeze`, `thaw` and `kill`.
 #[derive(Debug, Args)]
 pub(crate) struct Named {
     #[command(flatten)]
@@ -219,7 +220,7 @@ pub(crate) struct Named {
     pub(crate) name: Name,
 }
 
-/// `show`.
+// `show`.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// Print one JSON object
@@ -231,7 +232,7 @@ pub(crate) struct Show {
     pub(crate) name: Name,
 }
 
-/// `info`.
+// `info`.
 #[derive(Debug, Args)]
 pub(crate) struct Info {
     /// Print one JSON object
@@ -239,7 +240,7 @@ pub(crate) struct Info {
     pub(crate) json: bool,
 }
 
-/// What may be asked of a cgroup. Without any of these nothing is limited.
+// What may be asked of a cgroup. Without any of these nothing is limited.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {

@@ -25,6 +25,7 @@ pub(crate) struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)] // builds the options of the given verb alone; doc comments on them would become its help
 pub(crate) enum Verb {
     /// Make or repair the network of NAME, and print the path of its namespace
     Up(Up),
@@ -50,7 +51,7 @@ pub(crate) enum Verb {
     Gc(Gc),
 }
 
-/// The options of `up`.
+// The options of `up`.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Go on although the host uses the subnet or an address already
@@ -68,7 +69,7 @@ pub(crate) struct Up {
     pub(crate) network: Network,
 }
 
-/// The network that is wanted.
+// The network that is wanted.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Network {
     /// Name of the host end of the veth pair
@@ -182,7 +183,7 @@ const DESCRIBED: [&str; 15] = [
     "name",
 ];
 
-/// How to go about it.
+// How to go about it.
 #[derive(Debug, Args)]
 pub(crate) struct Trial {
     /// Print the steps as shell commands and change nothing
@@ -194,7 +195,7 @@ pub(crate) struct Trial {
     pub(crate) verbose: bool,
 }
 
-/// The options of `down`.
+// The options of `down`.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
     /// Do not wait for the links: take the name from the namespace, with which they go
@@ -211,7 +212,7 @@ pub(crate) struct Down {
     pub(crate) name: String,
 }
 
-/// The options of `exec`.
+// The options of `exec`.
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
     /// Name of the network namespace
@@ -222,14 +223,14 @@ pub(crate) struct Exec {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The options of `gc`.
+// The options of `gc`.
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     #[command(flatten)]
     pub(crate) trial: Trial,
 }
 
-/// The options of `status`.
+// The options of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Show every network that 'up' made
