@@ -25,11 +25,14 @@ mod sys;
 
 use crate::{
     cli::{Cli, Verb},
-    error::Error,
+    error::{Attempt as _, Error},
 };
 use std::path::Path;
 
 fn main() -> u8 {
+    if let Err(err) = sys::outlive_readers().attempt(|| "cannot ignore SIGPIPE".into()) {
+        return err.report(false);
+    }
     let Cli { generate, verb } = match Cli::parse_or_usage() {
         Ok(cli) => cli,
         Err(code) => return code,

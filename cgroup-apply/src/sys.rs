@@ -22,12 +22,7 @@ use std::{
 #[unsafe(no_mangle)]
 extern "C" fn main() -> libc::c_int {
     open_standard_streams();
-    // What nobody reads any more must not end us while there is a cgroup to remove.
-    // SAFETY: no function of ours that could be called at a bad time.
-    match unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) } {
-        Ok(_) => crate::main().into(), // what was printed is out: standard output goes line by line
-        Err(_) => libc::EXIT_FAILURE,
-    }
+    crate::main().into() // what was printed is out: standard output goes line by line
 }
 
 /// Open /dev/null as what is closed of standard input, output and error: files of the cgroup would take their numbers.
@@ -103,6 +98,12 @@ pub(crate) fn inherited(fd: i32) -> io::Result<File> {
     }
     // SAFETY: the copy was just made, and nothing else knows of it.
     Ok(unsafe { File::from_raw_fd(copy) })
+}
+
+/// Have writes fail where nobody reads any more, and not end us while there is a cgroup to remove.
+pub(crate) fn outlive_readers() -> nix::Result<()> {
+    // SAFETY: to ignore it is no function of ours that could be called at a bad time.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
 }
 
 /// Make children waitable: if we were started with SIGCHLD ignored, their status would be thrown away.
