@@ -97,9 +97,9 @@ impl Heap {
 }
 
 // SAFETY: blocks are as large as is asked for and aligned, lie in the memory, and none on another: a region gives what is above
-// all that is taken, and takes back what is not above a block that is there. (Inlined they would stand in thousands of places.)
+// all that is taken, and takes back what is not above a block that is there.
 unsafe impl GlobalAlloc for Heap {
-    #[inline(never)]
+    #[inline(never)] // as the others: else they stand in thousands of places
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let at = usize::from(self.second.get());
         let region = &self.regions[at];
