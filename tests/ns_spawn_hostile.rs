@@ -481,3 +481,20 @@ fn init_keeps_nothing_of_the_host() {
     let capabilities = "CapPrm:\t0000000000000020\nCapEff:\t0000000000000020\n"; // CAP_KILL
     assert_eq!(sh(&line).success().stdout, format!("ns-spawn: init\n/\n/\n{capabilities}"));
 }
+
+#[test]
+fn what_was_read_at_the_start_is_given_back() {
+    need!(root());
+    need!(installed("strace"));
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=madvise,clone3", "-o"]).arg(&trace).arg("--");
+    command.arg(tool_path("ns-spawn")).arg("--root").arg(busybox_rootfs()).args(["--", "true"]);
+    outcome(&mut command).success();
+    let trace = fs::read_to_string(trace).unwrap();
+    let (supervisor, init) = trace.split_once("clone3(").unwrap();
+    // By the supervisor before anything is made, if nothing of it is in use; by init in the end, with all that it has.
+    let given_back = |calls: &str| calls.matches("MADV_DONTNEED").count();
+    assert_eq!((given_back(supervisor), given_back(init)), (1, 1), "{trace}");
+}
